@@ -1,0 +1,1 @@
+//! Read and steer a running process over HTTP.

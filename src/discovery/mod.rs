@@ -1,0 +1,1 @@
+//! The sidecar's side of the registry: registering, frames, watching, the last good snapshot on disk.

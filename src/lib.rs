@@ -1,0 +1,24 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+#![deny(rustdoc::broken_intra_doc_links)]
+
+pub mod base;
+
+pub mod telemetry;
+
+pub mod api;
+pub mod model;
+
+pub mod config;
+pub mod identity;
+pub mod intercept;
+pub mod store;
+
+pub mod discovery;
+pub mod proxy;
+pub mod registry;
+
+pub mod admin;
+
+pub mod app;
+
+pub mod cli;

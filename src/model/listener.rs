@@ -1,0 +1,54 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Name, Route};
+
+/// One socket and the listeners that share it, told apart by hostname (or SNI, when TLS is on).
+#[derive(Clone, Debug)]
+pub struct Bind {
+    pub address: SocketAddr,
+    /// TLS is terminated on this socket; all listeners of one socket agree on that.
+    pub tls: bool,
+    /// Opaque TCP: bytes are forwarded to the only listener's only backend. All listeners of one socket agree.
+    pub opaque: bool,
+    pub listeners: Vec<Arc<Listener>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The `Gateway` that declares it.
+    pub gateway: Name,
+    pub name: Arc<str>,
+    /// Absent matches every host.
+    pub hostname: Option<HostPattern>,
+    pub tls: Option<ListenerTls>,
+    /// The routes attached to this listener, hostnames already intersected with the listener's.
+    pub routes: Vec<Arc<Route>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    pub mode: TlsMode,
+    pub certificates: Vec<Certificate>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsMode {
+    Terminate,
+}
+
+/// A certificate chain and its key as PEM files; both are read again when they change.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Certificate {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A host name as a route or listener writes it, in lower case, without a trailing dot.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum HostPattern {
+    Exact(Arc<str>),
+    /// `*.example.com`, kept as `example.com`: matches one or more labels before it, never the bare domain.
+    Wildcard(Arc<str>),
+}

@@ -1,0 +1,26 @@
+//! The mesh as plain immutable data: public fields, no serde, no IO.
+//!
+//! `config` compiles documents into a [`Snapshot`]; `proxy` turns a snapshot into what a request meets.
+//! Endpoints that discovery finds change far more often than documents, so they travel apart from the snapshot,
+//! one service at a time, as an [`EndpointUpdate`].
+
+mod endpoint;
+mod listener;
+mod name;
+mod route;
+mod service;
+mod sidecar;
+mod snapshot;
+
+pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
+pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, TlsMode};
+pub use name::Name;
+pub use route::{
+    Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, PathMatch, QueryMatch, Retry,
+    Route, RouteMatch, Rule, Timeouts, ValueMatch,
+};
+pub use service::{
+    Balance, Circuit, ClusterKey, Outlier, Policy, Port, Protocol, Service, Subset, UpstreamTls,
+};
+pub use sidecar::{AppPort, Sidecar};
+pub use snapshot::Snapshot;

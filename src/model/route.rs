@@ -1,0 +1,115 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ClusterKey, HostPattern, Name};
+
+/// An `HTTPRoute`, checked.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: Name,
+    /// Empty matches every host.
+    pub hostnames: Vec<HostPattern>,
+    /// Age, for precedence among equals: lower is older. From `creationTimestamp`, else the registry's revision, else 0.
+    pub created: i64,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: Option<Arc<str>>,
+    /// Any of these; never empty (a rule without `matches` has the prefix `/`).
+    pub matches: Vec<RouteMatch>,
+    pub filters: Vec<Filter>,
+    pub backends: Vec<Backend>,
+    pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+}
+
+/// All of these must hold.
+#[derive(Clone, Debug)]
+pub struct RouteMatch {
+    pub path: PathMatch,
+    /// Upper case, compared exactly.
+    pub method: Option<Arc<str>>,
+    pub headers: Vec<HeaderMatch>,
+    pub queries: Vec<QueryMatch>,
+}
+
+#[derive(Clone, Debug)]
+pub enum PathMatch {
+    /// Byte equality.
+    Exact(Arc<str>),
+    /// Whole `/`-separated elements; kept without a trailing `/`, so the catch-all is the empty string.
+    Prefix(Arc<str>),
+    /// Matches the whole path.
+    Regex(regex::bytes::Regex),
+}
+
+#[derive(Clone, Debug)]
+pub struct HeaderMatch {
+    /// Lower case.
+    pub name: Arc<str>,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug)]
+pub struct QueryMatch {
+    pub name: Arc<str>,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug)]
+pub enum ValueMatch {
+    Exact(Arc<str>),
+    /// Matches the whole value.
+    Regex(regex::bytes::Regex),
+}
+
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub target: BackendTarget,
+    /// A share of the sum over the rule's backends; 0 gets nothing.
+    pub weight: u32,
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug)]
+pub enum BackendTarget {
+    Cluster(ClusterKey),
+    /// The reference does not resolve; its share of the traffic gets 500 with this reason.
+    Invalid(Arc<str>),
+}
+
+#[derive(Clone, Debug)]
+pub enum Filter {
+    RequestHeaders(HeaderModifier),
+    ResponseHeaders(HeaderModifier),
+}
+
+/// Applied in the order set, add, remove. Names keep the case they were written in; they compare without case.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderModifier {
+    pub set: Vec<(Arc<str>, Arc<str>)>,
+    pub add: Vec<(Arc<str>, Arc<str>)>,
+    pub remove: Vec<Arc<str>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Timeouts {
+    /// From the request's head to the answer's last byte, retries included. None: no limit.
+    pub request: Option<Duration>,
+    /// Each attempt. None: no limit but `request`.
+    pub backend_request: Option<Duration>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Retry {
+    /// Retries after the first try.
+    pub attempts_max: u32,
+    /// Statuses that are tried again, for idempotent or keyed requests.
+    pub codes: Vec<u16>,
+    /// Methods that `codes` apply to although they are not idempotent; upper case.
+    pub methods: Vec<Arc<str>>,
+    /// The least wait before a retry; it grows exponentially, with jitter above.
+    pub backoff: Duration,
+}

@@ -1,0 +1,133 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Endpoint, Name};
+
+/// A `Service`: its ports, its endpoints, and how traffic to it is treated.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: Name,
+    pub ports: Vec<Port>,
+    /// Endpoints written in the document; the registry's come on top as [`super::EndpointUpdate`]s.
+    pub endpoints: Vec<Endpoint>,
+    pub subsets: Vec<Subset>,
+    pub balance: Balance,
+    pub outlier: Outlier,
+    pub circuit: Circuit,
+    /// TLS towards the endpoints; None speaks plain.
+    pub tls: Option<UpstreamTls>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    pub port: u16,
+    /// None is detected per connection downstream, and follows the downstream's version upstream.
+    pub protocol: Option<Protocol>,
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    /// HTTP/1.1 towards the endpoints.
+    Http,
+    /// HTTP/2, with prior knowledge where TLS does not negotiate it.
+    Http2,
+    /// HTTP/2, and answers made here are gRPC statuses.
+    Grpc,
+    /// Bytes.
+    Tcp,
+}
+
+/// The endpoints of a service that carry all these labels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subset {
+    pub name: Arc<str>,
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// What a backend reference resolves to: a service or one of its subsets, at a port.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ClusterKey {
+    pub service: Name,
+    pub subset: Option<Arc<str>>,
+    /// None takes the endpoints' addresses as they are.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Balance {
+    pub policy: Policy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Policy {
+    RoundRobin,
+    WeightedRoundRobin,
+    LeastRequest,
+    LeastConnections,
+    #[default]
+    PeakEwma,
+}
+
+/// Passive ejection of an endpoint: closed → open → half-open → closed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outlier {
+    /// Failures in a row (5xx, connect failures, resets) that eject; 0 switches it off.
+    pub consecutive_5xx: u32,
+    /// The first ejection's length; the n-th lasts n times as long.
+    pub base_ejection: Duration,
+    /// The longest ejection.
+    pub ejection_max: Duration,
+    /// The share of endpoints that may be ejected at once, in percent; at least one always may.
+    pub max_ejection_percent: u8,
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            base_ejection: Duration::from_secs(30),
+            ejection_max: Duration::from_secs(300),
+            max_ejection_percent: 10,
+        }
+    }
+}
+
+/// Circuit limits of a service in this proxy; what is beyond is refused at once.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Circuit {
+    pub connections_max: u32,
+    pub endpoint_connections_max: u32,
+    pub requests_max: u32,
+    pub pending_max: u32,
+    /// Retries at most, in percent of the requests begun in the last 10 s …
+    pub retry_budget_percent: u32,
+    /// … plus this many a second.
+    pub retry_budget_min_per_second: u32,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            endpoint_connections_max: 1_024,
+            requests_max: 10_000,
+            pending_max: 1_024,
+            retry_budget_percent: 20,
+            retry_budget_min_per_second: 10,
+        }
+    }
+}
+
+/// TLS origination.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct UpstreamTls {
+    /// The name that is sent and verified; None takes the endpoint's host name, or else the service's name.
+    pub sni: Option<Arc<str>>,
+    /// A PEM bundle; None trusts the system's roots.
+    pub ca: Option<PathBuf>,
+    /// The client certificate to present when asked.
+    pub certificate: Option<super::Certificate>,
+}

@@ -1,0 +1,1 @@
+//! The path of a request, in the order it meets the files.

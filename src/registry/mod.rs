@@ -1,0 +1,1 @@
+//! The control plane: instances, mesh documents by revision, watches, the HTTP API.
