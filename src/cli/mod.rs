@@ -1,8 +1,37 @@
 //! The command line: one file per subcommand.
+//!
+//! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
+
+mod version;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// A service mesh in one binary: sidecar proxy, gateway and registry.
+#[derive(Parser)]
+#[command(
+    name = "pillion",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant a subcommand, one file a variant; each file has an `Arguments` struct and a `run`.
+#[derive(Subcommand)]
+enum Command {
+    /// Print the version and how this binary was built
+    Version(version::Arguments),
+}
+
 /// Parses the process's arguments and runs the chosen subcommand.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Arguments::parse().command {
+        Command::Version(arguments) => version::run(&arguments),
+    }
 }
