@@ -1,1 +1,5 @@
-//! Small things that know nothing of a mesh: units, names, addresses, back-off, the clock.
+//! Small things that know nothing of a mesh: buffers, the network seam, timers, units, back-off.
+
+pub mod buffer;
+pub mod net;
+pub mod timer;
