@@ -1,1 +1,21 @@
-//! Read and steer a running process over HTTP.
+//! Read and steer a running process over HTTP, on the admin address (loopback, port 15000).
+//!
+//! It knows nothing of where its answers come from: `app` hands it a [`State`] of closures. Everything it says is
+//! plain text for people with curl, or JSON for machines. It authenticates nobody; loopback and the host check in
+//! `guard` are its fence, so nothing secret may come out of the closures.
+
+mod client;
+mod clusters;
+mod guard;
+mod pages;
+mod respond;
+mod server;
+mod state;
+
+pub use client::{ProbeError, probe};
+pub use clusters::{ClusterView, EndpointView};
+pub use server::serve;
+pub use state::State;
+
+/// Where the admin listener is unless configured.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";

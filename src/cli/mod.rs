@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
+mod health;
 mod version;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ struct Arguments {
 /// One variant a subcommand, one file a variant; each file has an `Arguments` struct and a `run`.
 #[derive(Subcommand)]
 enum Command {
+    /// Ask a running process whether it is ready
+    Health(health::Arguments),
     /// Print the version and how this binary was built
     Version(version::Arguments),
 }
@@ -32,6 +35,7 @@ enum Command {
 /// Parses the process's arguments and runs the chosen subcommand.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Health(arguments) => health::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
     }
 }

@@ -1,0 +1,148 @@
+//! The page `/clusters`: every endpoint, its state, its load, and why it gets traffic or not.
+
+use serde::Serialize;
+
+/// A service or subset as this proxy sees it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct ClusterView {
+    /// `namespace/name`, with `:port` and the subset where it is narrowed to one.
+    pub name: String,
+    /// The balancing policy, as documents write it.
+    pub policy: String,
+    pub endpoints: Vec<EndpointView>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct EndpointView {
+    pub address: String,
+    /// `passing`, `warning`, `critical`, `draining`, `ejected`, `half-open` …: one word, what the balancer goes by.
+    pub state: String,
+    /// Why the state is what it is; empty when it is the ordinary one.
+    pub why: String,
+    pub weight: u32,
+    pub priority: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Requests that wait for their last byte.
+    pub in_flight: u64,
+    /// Open connections of all workers.
+    pub connections: u64,
+    /// The smoothed latency in milliseconds; None before the first answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    pub requests: u64,
+    pub failures: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+}
+
+const COLUMNS: [&str; 11] = [
+    "ADDRESS",
+    "STATE",
+    "WEIGHT",
+    "PRIORITY",
+    "ZONE",
+    "IN-FLIGHT",
+    "CONNECTIONS",
+    "LATENCY",
+    "REQUESTS",
+    "FAILURES",
+    "WHY",
+];
+
+/// One block a cluster, columns aligned over all of them.
+pub(super) fn table(clusters: &[ClusterView]) -> String {
+    let rows: Vec<Vec<[String; 11]>> = clusters
+        .iter()
+        .map(|cluster| cluster.endpoints.iter().map(row).collect())
+        .collect();
+    let mut widths = COLUMNS.map(str::len);
+    for cells in rows.iter().flatten() {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for (cluster, rows) in clusters.iter().zip(&rows) {
+        text.push_str(&format!(
+            "{} ({}, {} endpoints)\n",
+            cluster.name,
+            cluster.policy,
+            rows.len()
+        ));
+        if !rows.is_empty() {
+            push_line(&mut text, &COLUMNS.map(String::from), &widths);
+        }
+        rows.iter()
+            .for_each(|cells| push_line(&mut text, cells, &widths));
+    }
+    if clusters.is_empty() {
+        text.push_str("no clusters\n");
+    }
+    text
+}
+
+fn row(endpoint: &EndpointView) -> [String; 11] {
+    [
+        endpoint.address.clone(),
+        endpoint.state.clone(),
+        endpoint.weight.to_string(),
+        endpoint.priority.to_string(),
+        endpoint.zone.clone().unwrap_or_else(|| "-".into()),
+        endpoint.in_flight.to_string(),
+        endpoint.connections.to_string(),
+        endpoint
+            .latency_ms
+            .map_or_else(|| "-".into(), |latency| format!("{latency:.1}ms")),
+        endpoint.requests.to_string(),
+        endpoint.failures.to_string(),
+        if endpoint.why.is_empty() {
+            "-".into()
+        } else {
+            endpoint.why.clone()
+        },
+    ]
+}
+
+fn push_line(text: &mut String, cells: &[String; 11], widths: &[usize; 11]) {
+    let mut line = String::from(" ");
+    for (cell, width) in cells.iter().zip(widths) {
+        line.push_str(&format!(" {cell:<width$} "));
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_its_columns_up_and_says_why() {
+        let endpoint = |address: &str, why: &str| EndpointView {
+            address: address.into(),
+            state: "passing".into(),
+            why: why.into(),
+            weight: 1,
+            ..EndpointView::default()
+        };
+        let text = table(&[ClusterView {
+            name: "default/cart".into(),
+            policy: "peak_ewma".into(),
+            endpoints: vec![
+                endpoint("10.0.0.7:8080", ""),
+                endpoint("[2001:db8::1]:8080", "5 failures in a row"),
+            ],
+        }]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "default/cart (peak_ewma, 2 endpoints)");
+        assert_eq!(lines[1].find("STATE"), lines[2].find("passing"));
+        assert_eq!(lines[2].find("passing"), lines[3].find("passing"));
+        assert!(lines[3].ends_with("5 failures in a row"));
+    }
+
+    #[test]
+    fn no_clusters_are_said_in_words() {
+        assert_eq!(table(&[]), "no clusters\n");
+    }
+}

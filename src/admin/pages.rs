@@ -1,0 +1,207 @@
+//! The pages: which paths there are, what each accepts and what it answers.
+
+use http::header::ACCEPT;
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::respond::{self, Answer};
+use super::{State, clusters};
+
+struct Page {
+    path: &'static str,
+    allow: &'static str,
+    /// One line for people.
+    about: &'static str,
+    answer: fn(&State, &Request) -> Answer,
+}
+
+pub(super) struct Request {
+    pub parts: Parts,
+    pub body: String,
+}
+
+const READ: &str = "GET, HEAD";
+const CHANGE: &str = "POST";
+const READ_AND_CHANGE: &str = "GET, HEAD, POST";
+
+const PAGES: [Page; 11] = [
+    Page {
+        path: "/",
+        allow: READ,
+        about: "this list",
+        answer: |_, _| help(StatusCode::OK, ""),
+    },
+    Page {
+        path: "/help",
+        allow: READ,
+        about: "this list",
+        answer: |_, _| help(StatusCode::OK, ""),
+    },
+    Page {
+        path: "/ready",
+        allow: READ,
+        about: "200 when traffic can be served, else 503 and every reason why not",
+        answer: ready,
+    },
+    Page {
+        path: "/live",
+        allow: READ,
+        about: "200 while the process answers at all",
+        answer: |_, _| respond::text(StatusCode::OK, "live"),
+    },
+    Page {
+        path: "/metrics",
+        allow: READ,
+        about: "Prometheus text; OpenMetrics when Accept asks for it",
+        answer: metrics,
+    },
+    Page {
+        path: "/config",
+        allow: READ,
+        about: "the snapshot in force as JSON, secrets redacted",
+        answer: |state, _| respond::json(&(state.config)()),
+    },
+    Page {
+        path: "/config/problems",
+        allow: READ,
+        about: "what is wrong with the documents as they are now, as JSON",
+        answer: |state, _| respond::json(&(state.problems)()),
+    },
+    Page {
+        path: "/clusters",
+        allow: READ,
+        about: "endpoints with state, load and why; ?service=TEXT narrows, ?format=json or Accept: application/json",
+        answer: show_clusters,
+    },
+    Page {
+        path: "/log",
+        allow: READ_AND_CHANGE,
+        about: "the log filter; POST a new one as the body or ?level=info,pillion::proxy=debug",
+        answer: log,
+    },
+    Page {
+        path: "/drain",
+        allow: CHANGE,
+        about: "POST: take no new connections, finish what runs, then exit",
+        answer: drain,
+    },
+    Page {
+        path: "/version",
+        allow: READ,
+        about: "the version of this binary",
+        answer: |_, _| respond::text(StatusCode::OK, env!("CARGO_PKG_VERSION")),
+    },
+];
+
+/// The answer of the page that the request names. It may take as long as its closures do.
+pub(super) fn answer(state: &State, request: &Request) -> Answer {
+    let path = request.parts.uri.path();
+    let Some(page) = PAGES.iter().find(|page| page.path == path) else {
+        return help(
+            StatusCode::NOT_FOUND,
+            &format!("no page {path}; there are:\n\n"),
+        );
+    };
+    if !page
+        .allow
+        .split(", ")
+        .any(|method| method == request.parts.method.as_str())
+    {
+        return respond::method_not_allowed(page.allow);
+    }
+    (page.answer)(state, request)
+}
+
+fn help(status: StatusCode, opening: &str) -> Answer {
+    let lines: String = PAGES
+        .iter()
+        .filter(|page| page.path != "/help")
+        .map(|page| format!("{:<17} {:<15} {}\n", page.path, page.allow, page.about))
+        .collect();
+    respond::text(status, format!("{opening}{lines}"))
+}
+
+fn ready(state: &State, _: &Request) -> Answer {
+    match (state.ready)() {
+        Ok(()) => respond::text(StatusCode::OK, "ready"),
+        Err(reasons) => respond::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready:\n{}", reasons.join("\n")),
+        ),
+    }
+}
+
+fn metrics(state: &State, request: &Request) -> Answer {
+    let openmetrics = accepts(&request.parts.headers, "application/openmetrics-text");
+    let content_type = match openmetrics {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    respond::with_type(StatusCode::OK, content_type, (state.metrics)(openmetrics))
+}
+
+fn show_clusters(state: &State, request: &Request) -> Answer {
+    let mut views = (state.clusters)();
+    if let Some(service) = parameter(request, "service") {
+        views.retain(|view| view.name.contains(&service));
+    }
+    let as_json = match parameter(request, "format").as_deref() {
+        Some("json") => true,
+        Some("text") => false,
+        Some(_) => return respond::text(StatusCode::BAD_REQUEST, "format is json or text"),
+        None => accepts(&request.parts.headers, "application/json"),
+    };
+    match as_json {
+        true => respond::json(&views),
+        false => respond::text(StatusCode::OK, clusters::table(&views)),
+    }
+}
+
+fn log(state: &State, request: &Request) -> Answer {
+    if request.parts.method != Method::POST {
+        return respond::text(StatusCode::OK, (state.log_level)());
+    }
+    let level = parameter(request, "level").unwrap_or_else(|| request.body.trim().to_owned());
+    if level.is_empty() {
+        return respond::text(
+            StatusCode::BAD_REQUEST,
+            "send the filter as the body or as ?level=debug",
+        );
+    }
+    match (state.set_log_level)(&level) {
+        Ok(()) => respond::text(StatusCode::OK, (state.log_level)()),
+        Err(problem) => respond::text(StatusCode::BAD_REQUEST, problem),
+    }
+}
+
+fn drain(state: &State, _: &Request) -> Answer {
+    (state.drain)();
+    respond::text(StatusCode::ACCEPTED, "draining")
+}
+
+/// Whether the client lists this media type itself (`*/*`, as curl sends it, does not ask for anything).
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| {
+            range
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .eq_ignore_ascii_case(media_type)
+        })
+}
+
+/// A parameter of the query, percent-decoded.
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    let pairs = request.parts.uri.query()?.split('&');
+    let (_, value) = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)?;
+    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+}

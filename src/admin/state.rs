@@ -1,0 +1,41 @@
+use serde_json::Value;
+
+use super::ClusterView;
+
+type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// What the admin pages show and steer. Each closure is called off the control thread and may take its time.
+pub struct State {
+    /// Whether this process can do its work; otherwise every reason why not.
+    pub ready: Ask<Result<(), Vec<String>>>,
+    /// The effective snapshot, secrets already redacted.
+    pub config: Ask<Value>,
+    /// What is wrong with the documents as they are now; an empty list when nothing is.
+    pub problems: Ask<Value>,
+    pub clusters: Ask<Vec<ClusterView>>,
+    /// The metrics as text: OpenMetrics when true, else the Prometheus format.
+    pub metrics: Box<dyn Fn(bool) -> String + Send + Sync>,
+    /// Begins to drain; more than once does no harm.
+    pub drain: Ask<()>,
+    /// The log filter in force, such as `info,pillion::proxy=debug`.
+    pub log_level: Ask<String>,
+    /// Replaces the log filter, or says what is wrong with the new one.
+    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+}
+
+impl State {
+    /// A process that is ready, has nothing to show and nothing to steer: the start for a process that has no data
+    /// plane, and for tests. Fill in what there is with struct update syntax.
+    pub fn empty() -> Self {
+        Self {
+            ready: Box::new(|| Ok(())),
+            config: Box::new(|| Value::Null),
+            problems: Box::new(|| Value::Array(Vec::new())),
+            clusters: Box::new(Vec::new),
+            metrics: Box::new(|_| String::new()),
+            drain: Box::new(|| ()),
+            log_level: Box::new(String::new),
+            set_log_level: Box::new(|_| Err("this process has no log filter to change".into())),
+        }
+    }
+}
