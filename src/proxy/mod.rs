@@ -1,1 +1,3 @@
 //! The path of a request, in the order it meets the files.
+
+pub mod http;
