@@ -3,6 +3,7 @@ use serde_json::Value;
 use super::ClusterView;
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+type TryChange = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// What the admin pages show and steer. Each closure is called off the control thread and may take its time.
 pub struct State {
@@ -20,7 +21,7 @@ pub struct State {
     /// The log filter in force, such as `info,pillion::proxy=debug`.
     pub log_level: Ask<String>,
     /// Replaces the log filter, or says what is wrong with the new one.
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log_level: TryChange,
 }
 
 impl State {
