@@ -1,0 +1,38 @@
+//! Which rule a request meets: listener by host, then the Gateway API's precedence over all routes of that listener.
+//!
+//! A [`Table`] is compiled once per snapshot. Finding a rule walks host map, path index and the few rules that are left
+//! in precedence order, so its cost does not grow with the number of routes; only regular expressions on one host and
+//! rules of one host and path that differ in method, headers or queries are tried one after another.
+//!
+//! This module decides only. It sends nothing, applies no filter, and knows nothing of endpoints.
+
+mod host;
+mod listeners;
+mod matcher;
+mod normalize;
+mod path;
+mod rule;
+mod split;
+mod table;
+
+#[cfg(test)]
+mod oracle;
+
+pub use host::HostMap;
+pub use listeners::{ListenerRoutes, Listeners};
+pub use normalize::{NulInPath, normalize};
+pub use rule::{Backend, BackendChoice, CompiledRule};
+pub use table::{Found, Table};
+
+/// What routing looks at, of a request.
+pub trait RequestView {
+    /// Without a port; compared without case, and a trailing dot is ignored.
+    fn host(&self) -> &[u8];
+    /// Normalised (see [`normalize`]), without the query.
+    fn path(&self) -> &[u8];
+    /// What follows the `?`.
+    fn query(&self) -> Option<&[u8]>;
+    fn method(&self) -> &[u8];
+    /// The value of the first field of this lower-case name.
+    fn header(&self, lower_name: &str) -> Option<&[u8]>;
+}

@@ -1,0 +1,113 @@
+//! A rule ready for requests: its backends resolved, its filters and metrics at hand.
+
+use std::sync::Arc;
+
+use super::split::Split;
+use crate::model;
+use crate::proxy::filter::Chain;
+use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
+
+/// `T` is what a cluster key resolves to.
+#[derive(Debug)]
+pub struct CompiledRule<T> {
+    pub route: Arc<model::Route>,
+    /// The rule's place in the route.
+    pub index: usize,
+    /// `namespace/route/rule`, where an unnamed rule goes by its place: the label in metrics and log.
+    pub label: Arc<str>,
+    pub filters: Chain,
+    /// Counts the answers that no backend has a part in.
+    pub requests: Arc<RequestSeries>,
+    backends: Vec<Slot<T>>,
+    split: Split,
+}
+
+/// A backend that resolves, with its share and what applies to its requests only.
+#[derive(Debug)]
+pub struct Backend<T> {
+    pub key: model::ClusterKey,
+    pub target: T,
+    pub filters: Chain,
+    pub requests: Arc<RequestSeries>,
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    Cluster(Backend<T>),
+    Invalid(Arc<str>),
+}
+
+/// Where one request of a rule goes.
+#[derive(Debug)]
+pub enum BackendChoice<'a, T> {
+    Cluster(&'a Backend<T>),
+    /// The share of a reference that does not resolve: 500, with the reason.
+    Invalid(&'a Arc<str>),
+    /// The rule has no backend with a weight: 500.
+    None,
+}
+
+impl<T> CompiledRule<T> {
+    pub(super) fn new(
+        route: &Arc<model::Route>,
+        index: usize,
+        requests: &ListenerRequests,
+        mut resolve: impl FnMut(&model::ClusterKey) -> T,
+    ) -> Self {
+        let rule = &route.rules[index];
+        let label = label(route, index);
+        let slot = |backend: &model::Backend| match &backend.target {
+            model::BackendTarget::Invalid(reason) => Slot::Invalid(reason.clone()),
+            model::BackendTarget::Cluster(key) => Slot::Cluster(Backend {
+                key: key.clone(),
+                target: resolve(key),
+                filters: Chain::compile(&backend.filters),
+                requests: requests.series(&label, &key.service.to_string()),
+            }),
+        };
+        Self {
+            index,
+            filters: Chain::compile(&rule.filters),
+            requests: requests.series(&label, ""),
+            backends: rule.backends.iter().map(slot).collect(),
+            split: Split::new(rule.backends.iter().map(|backend| backend.weight)),
+            route: route.clone(),
+            label,
+        }
+    }
+
+    pub fn rule(&self) -> &model::Rule {
+        &self.route.rules[self.index]
+    }
+
+    pub fn timeouts(&self) -> &model::Timeouts {
+        &self.rule().timeouts
+    }
+
+    pub fn retry(&self) -> Option<&model::Retry> {
+        self.rule().retry.as_ref()
+    }
+
+    pub fn pick_backend(&self, rng: &mut fastrand::Rng) -> BackendChoice<'_, T> {
+        match self.split.pick(rng).map(|place| &self.backends[place]) {
+            Some(Slot::Cluster(backend)) => BackendChoice::Cluster(backend),
+            Some(Slot::Invalid(reason)) => BackendChoice::Invalid(reason),
+            None => BackendChoice::None,
+        }
+    }
+
+    /// Every backend that resolves, in the order written.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend<T>> {
+        self.backends.iter().filter_map(|slot| match slot {
+            Slot::Cluster(backend) => Some(backend),
+            Slot::Invalid(_) => None,
+        })
+    }
+}
+
+fn label(route: &model::Route, index: usize) -> Arc<str> {
+    match &route.rules[index].name {
+        Some(name) => format!("{}/{name}", route.name).into(),
+        None => format!("{}/{index}", route.name).into(),
+    }
+}
