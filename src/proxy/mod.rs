@@ -1,5 +1,5 @@
 //! The path of a request, in the order it meets the files.
 
-pub mod http;
 pub mod filter;
+pub mod http;
 pub mod route;
