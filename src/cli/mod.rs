@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
 mod health;
+mod intercept;
 mod version;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Ask a running process whether it is ready
     Health(health::Arguments),
+    /// Redirect an application's traffic to its sidecar, or stop doing so
+    Intercept(intercept::Arguments),
     /// Print the version and how this binary was built
     Version(version::Arguments),
 }
@@ -36,6 +39,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Health(arguments) => health::run(&arguments),
+        Command::Intercept(arguments) => intercept::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
     }
 }

@@ -1,7 +1,18 @@
 //! How traffic reaches us without the application knowing: redirect rules and the original destination.
 //!
-//! Leaves out who may be reached, and what is done with a connection: that is `proxy`'s.
+//! The rules are data ([`Rules`]), their text is pure, and only `nft` touches the machine. It needs the capability NET_ADMIN;
+//! reading an [`original_dst`] needs none.
+//!
+//! Leaves out who may be reached, and what is done with a connection: that is `proxy`'s. Linux with nftables only.
 
+mod connections;
+mod nft;
 mod original;
+mod ranges;
+mod rules;
+mod table;
 
+pub use nft::{InterceptError, Removal, State, apply, rehearse, remove, state};
 pub use original::{OriginalDst, original_dst};
+pub use ranges::{Cidr, Interface, PortRange, RangeError};
+pub use rules::{Inbound, Outbound, Rules};

@@ -1,1 +1,0 @@
-"""Pillion against its peers on one machine; run.py is the command."""

@@ -1,0 +1,326 @@
+//! `pillion intercept`: the redirect rules that bring an application's traffic to its sidecar without it knowing.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::intercept::{
+    self, Cidr, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State,
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    pillion intercept apply\n  \
+    pillion intercept apply --direction outbound --exclude-outbound-cidrs 10.9.0.0/16,fd09::/16\n  \
+    pillion intercept print > rules.nft\n  \
+    pillion intercept remove --drain 10\n\n\
+    The rules live in the table `inet pillion` of the network namespace this runs in. Changing them takes the program nft and \
+    the capability NET_ADMIN; the proxy itself needs neither.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Redirect connections to the sidecar, replacing earlier rules in one step
+    #[command(after_help = "Example:\n  pillion intercept apply --uid 1337\n\n\
+        Exit code 0 when the rules are in place, also when they already were; 1 when nothing was changed, with the reason.")]
+    Apply(Choices),
+    /// Stop redirecting, let redirected connections end, and take the rules away
+    #[command(
+        after_help = "Examples:\n  pillion intercept remove\n  pillion intercept remove --force\n\n\
+        New connections go direct at once. Exit code 0 when the rules are gone; 1 when connections still needed them after the drain \
+        (run it again once they have ended), or it failed."
+    )]
+    Remove(Remove),
+    /// Print the rules as nftables text without changing anything
+    #[command(
+        after_help = "Example:\n  pillion intercept print --exclude-inbound-ports 22,9100 | nft -c -f -"
+    )]
+    Print(Choices),
+    /// Say whether these rules are in place, and whether they could be
+    #[command(after_help = "Example:\n  pillion intercept check --output json\n\n\
+        Exit code 0 when rules of exactly these choices are in place, 1 otherwise.")]
+    Check(Check),
+}
+
+/// What is redirected.
+#[derive(clap::Args)]
+struct Choices {
+    /// Whose connections: those this host opens, those that arrive for it, or both
+    #[arg(long, value_enum, default_value_t = Direction::Both)]
+    direction: Direction,
+
+    /// The sidecar's outbound listener
+    #[arg(long, default_value_t = 15001, value_parser = port())]
+    outbound_port: u16,
+
+    /// The sidecar's inbound listener
+    #[arg(long, default_value_t = 15006, value_parser = port())]
+    inbound_port: u16,
+
+    /// The user id the sidecar runs as; its connections are never redirected
+    #[arg(long, default_value_t = 1337)]
+    uid: u32,
+
+    /// More user ids whose connections are left alone
+    #[arg(long, value_delimiter = ',', value_name = "UID,...")]
+    exclude_uids: Vec<u32>,
+
+    /// Group ids whose connections are left alone
+    #[arg(long, value_delimiter = ',', value_name = "GID,...")]
+    exclude_gids: Vec<u32>,
+
+    /// Interfaces that are left alone in both directions; docker* is all that begin so
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    exclude_interfaces: Vec<Interface>,
+
+    /// Destination ports that are left alone, like 25,3300-3310
+    #[arg(long, value_delimiter = ',', value_name = "PORT,...")]
+    exclude_outbound_ports: Vec<PortRange>,
+
+    /// Only these destination ports [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "PORT,...")]
+    include_outbound_ports: Vec<PortRange>,
+
+    /// Destination networks that are left alone, IPv4 or IPv6
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    exclude_outbound_cidrs: Vec<Cidr>,
+
+    /// Only these destination networks; a family without one is left alone [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    include_outbound_cidrs: Vec<Cidr>,
+
+    /// Ports of this host that are left alone; ssh is, so that nobody is locked out
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "PORT,...",
+        default_value = "22"
+    )]
+    exclude_inbound_ports: Vec<PortRange>,
+
+    /// Only these ports of this host [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "PORT,...")]
+    include_inbound_ports: Vec<PortRange>,
+}
+
+#[derive(clap::Args)]
+struct Remove {
+    /// Seconds to wait for redirected connections to end
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400), conflicts_with = "force")]
+    drain: u64,
+
+    /// Take the rules away at once; this resets every redirected connection
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+struct Check {
+    #[command(flatten)]
+    choices: Choices,
+
+    /// How to say it
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    Both,
+    Outbound,
+    Inbound,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let outcome = match &arguments.action {
+        Action::Apply(choices) => apply(choices),
+        Action::Remove(remove) => self::remove(remove),
+        Action::Print(choices) => print(choices),
+        Action::Check(check) => self::check(check),
+    };
+    outcome.unwrap_or_else(|problem| {
+        eprintln!("pillion intercept: {problem}");
+        ExitCode::FAILURE
+    })
+}
+
+fn apply(choices: &Choices) -> Result<ExitCode, String> {
+    let rules = choices.rules()?;
+    intercept::apply(&rules).map_err(said)?;
+    println!("applied: {}", choices.summary());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(remove: &Remove) -> Result<ExitCode, String> {
+    let drain = (!remove.force).then(|| Duration::from_secs(remove.drain));
+    match intercept::remove(drain).map_err(said)? {
+        Removal::NothingThere => println!("nothing to remove"),
+        Removal::Removed => println!("removed"),
+        Removal::StillLive { connections } => {
+            return Err(format!(
+                "new connections are not redirected any more, but {connections} redirected ones still live and need the rules: \
+                 run this again once they have ended, or with --force to cut them"
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(choices: &Choices) -> Result<ExitCode, String> {
+    print!("{}", choices.rules()?.nft());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(check: &Check) -> Result<ExitCode, String> {
+    let rules = check.choices.rules()?;
+    let state = intercept::state().map_err(said)?;
+    let in_place =
+        matches!(&state, State::Applied { fingerprint } if *fingerprint == rules.fingerprint());
+    // Rules that are in place were possible; asking the kernel again would prove nothing.
+    let obstacle = match in_place {
+        true => None,
+        false => intercept::rehearse(&rules).err().map(said),
+    };
+    let (word, explained) = describe(&state, in_place);
+    match check.output {
+        Output::Text => {
+            println!("{explained}");
+            if let Some(obstacle) = &obstacle {
+                println!("they could not be applied here: {obstacle}");
+            }
+        }
+        Output::Json => println!(
+            "{}",
+            json!({"state": word, "in_place": in_place, "connections": connections(&state), "obstacle": obstacle})
+        ),
+    }
+    Ok(if in_place {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A state as one word for machines and as a sentence.
+fn describe(state: &State, in_place: bool) -> (&'static str, String) {
+    match state {
+        State::Absent => ("absent", "no rules of pillion are in place".to_owned()),
+        State::Applied { .. } if in_place => ("applied", "these rules are in place".to_owned()),
+        State::Applied { .. } => (
+            "applied",
+            "rules of pillion are in place, but of other choices than these".to_owned(),
+        ),
+        State::Draining { connections } => (
+            "draining",
+            format!(
+                "rules of pillion are being removed; {connections} redirected connections still live"
+            ),
+        ),
+    }
+}
+
+fn connections(state: &State) -> Option<usize> {
+    match state {
+        State::Draining { connections } => Some(*connections),
+        State::Absent | State::Applied { .. } => None,
+    }
+}
+
+fn said(error: InterceptError) -> String {
+    error.to_string()
+}
+
+impl Choices {
+    fn rules(&self) -> Result<Rules, String> {
+        let outbound = (self.direction != Direction::Inbound).then(|| Outbound {
+            port: self.outbound_port,
+            ports_excluded: self.exclude_outbound_ports.clone(),
+            ports_included: self.include_outbound_ports.clone(),
+            networks_excluded: self.exclude_outbound_cidrs.clone(),
+            networks_included: self.include_outbound_cidrs.clone(),
+        });
+        let inbound = (self.direction != Direction::Outbound).then(|| Inbound {
+            port: self.inbound_port,
+            ports_excluded: self.exclude_inbound_ports.clone(),
+            ports_included: self.include_inbound_ports.clone(),
+        });
+        if self.direction == Direction::Both && self.outbound_port == self.inbound_port {
+            return Err(format!(
+                "--outbound-port and --inbound-port are both {}: the sidecar tells directions apart by its ports; give two",
+                self.inbound_port
+            ));
+        }
+        Ok(Rules {
+            proxy_uid: self.uid,
+            uids_excluded: self.exclude_uids.clone(),
+            gids_excluded: self.exclude_gids.clone(),
+            interfaces_excluded: self.exclude_interfaces.clone(),
+            outbound,
+            inbound,
+        })
+    }
+
+    fn summary(&self) -> String {
+        let outbound = format!("outbound to port {}", self.outbound_port);
+        let inbound = format!("inbound to port {}", self.inbound_port);
+        let directions = match self.direction {
+            Direction::Both => format!("{outbound}, {inbound}"),
+            Direction::Outbound => outbound,
+            Direction::Inbound => inbound,
+        };
+        format!("{directions}, except for user id {}", self.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        choices: Choices,
+    }
+
+    fn choices(line: &str) -> Choices {
+        let words = std::iter::once("test").chain(line.split_whitespace());
+        Line::parse_from(words).choices
+    }
+
+    #[test]
+    fn lists_are_written_with_commas_and_excluding_inbound_ports_replaces_the_default() {
+        let rules = choices("--exclude-inbound-ports 9000,80-90 --exclude-uids 1,2")
+            .rules()
+            .unwrap();
+        let inbound = rules.inbound.unwrap();
+        assert_eq!(
+            inbound.ports_excluded,
+            ["9000", "80-90"].map(|port| port.parse().unwrap())
+        );
+        assert_eq!(rules.uids_excluded, [1, 2]);
+    }
+
+    #[test]
+    fn one_port_cannot_serve_both_directions() {
+        let same = choices("--outbound-port 15006").rules();
+        assert!(same.unwrap_err().contains("give two"));
+        let outbound_only = choices("--outbound-port 15006 --direction outbound").rules();
+        assert_eq!(outbound_only.unwrap().proxy_ports(), [15006]);
+    }
+}
