@@ -1,27 +1,61 @@
 //! What a route does to messages on their way: a closed set of filters, one file each, applied in the order listed.
+//!
+//! Filters change heads only. Whether an exchange goes on is decided by the walk of a request, not here.
+
+mod headers;
 
 use crate::model;
+use crate::proxy::http::head::{Fields, RequestHead};
+use headers::HeaderModifier;
 
-/// The filters of one rule or backend, by direction.
+/// The filters of one rule or backend.
 #[derive(Debug, Default)]
 pub struct Chain {
-    request: Vec<model::HeaderModifier>,
-    response: Vec<model::HeaderModifier>,
+    filters: Box<[Filter]>,
+}
+
+#[derive(Debug)]
+enum Filter {
+    RequestHeaders(HeaderModifier),
+    ResponseHeaders(HeaderModifier),
 }
 
 impl Chain {
     pub fn compile(filters: &[model::Filter]) -> Self {
-        let mut chain = Self::default();
-        for filter in filters {
-            match filter {
-                model::Filter::RequestHeaders(modifier) => chain.request.push(modifier.clone()),
-                model::Filter::ResponseHeaders(modifier) => chain.response.push(modifier.clone()),
+        let compile = |filter: &model::Filter| match filter {
+            model::Filter::RequestHeaders(modifier) => {
+                Filter::RequestHeaders(HeaderModifier::compile(modifier))
             }
+            model::Filter::ResponseHeaders(modifier) => {
+                Filter::ResponseHeaders(HeaderModifier::compile(modifier))
+            }
+        };
+        Self {
+            filters: filters.iter().map(compile).collect(),
         }
-        chain
     }
 
     pub fn is_empty(&self) -> bool {
-        self.request.is_empty() && self.response.is_empty()
+        self.filters.is_empty()
+    }
+
+    /// On the way up, before an endpoint is chosen.
+    pub fn on_request(&self, head: &mut RequestHead) {
+        for filter in &self.filters {
+            match filter {
+                Filter::RequestHeaders(modifier) => modifier.modify_request(head),
+                Filter::ResponseHeaders(_) => {}
+            }
+        }
+    }
+
+    /// On the way down, for the upstream's answers as for those made here.
+    pub fn on_response(&self, fields: &mut Fields) {
+        for filter in &self.filters {
+            match filter {
+                Filter::RequestHeaders(_) => {}
+                Filter::ResponseHeaders(modifier) => modifier.modify(fields),
+            }
+        }
     }
 }

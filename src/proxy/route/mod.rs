@@ -14,6 +14,7 @@ mod path;
 mod rule;
 mod split;
 mod table;
+mod view;
 
 #[cfg(test)]
 mod oracle;
@@ -23,6 +24,7 @@ pub use listeners::{ListenerRoutes, Listeners};
 pub use normalize::{NulInPath, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule};
 pub use table::{Found, Table};
+pub use view::HeadView;
 
 /// What routing looks at, of a request.
 pub trait RequestView {
