@@ -1,0 +1,1 @@
+"""Pillion against its peers on one machine; run.py is the command."""
