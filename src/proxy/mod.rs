@@ -2,4 +2,5 @@
 
 pub mod filter;
 pub mod http;
+pub mod http1;
 pub mod route;

@@ -116,7 +116,7 @@ impl Fields {
 
     /// Adds a field whose name the caller has classified.
     pub fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
-        let entry = self.write(known, name, &[value]);
+        let entry = self.write(known, name, value);
         self.entries.push(entry);
         self.present |= bit(known);
     }
@@ -127,7 +127,7 @@ impl Fields {
         let Some(first) = self.position(known, name) else {
             return self.push_known(known, name, value);
         };
-        let entry = self.write(known, name, &[value]);
+        let entry = self.write(known, name, value);
         self.replace(first, entry);
     }
 
@@ -216,16 +216,8 @@ impl Fields {
         out.extend_from_slice(&self.arena[run]);
     }
 
-    /// For the HTTP/1 reader: takes over the bytes of a whole field section at once; [`Fields::push_raw`] then names the
-    /// fields in it. Returns where in the arena the section begins.
-    #[inline]
-    pub(in crate::proxy) fn append_section(&mut self, section: &[u8]) -> usize {
-        let base = self.arena.len();
-        self.arena.extend_from_slice(section);
-        base
-    }
-
-    /// Adds a field that lies at `start` in the arena exactly as `name: value\r\n`.
+    /// For the HTTP/1 reader, which knows fields before it knows where their section ends: the next field will lie at
+    /// `start` of the section that [`Fields::append_section`] takes over, exactly as `name: value\r\n`.
     #[inline]
     pub(in crate::proxy) fn push_raw(
         &mut self,
@@ -234,30 +226,31 @@ impl Fields {
         name_len: usize,
         value_len: usize,
     ) {
-        debug_assert_eq!(
-            self.arena.get(start + name_len..start + name_len + 2),
-            Some(&b": "[..])
-        );
-        debug_assert_eq!(
-            self.arena
-                .get(start + name_len + 2 + value_len..start + name_len + 4 + value_len),
-            Some(&b"\r\n"[..])
-        );
         self.entries
             .push(Entry::new(known, start, name_len, value_len));
         self.present |= bit(known);
     }
 
-    fn write(&mut self, known: Known, name: &[u8], value: &[&[u8]]) -> Entry {
+    /// Takes over the bytes of the section that all fields so far were read from. Only for fields that were clear before.
+    #[inline]
+    pub(in crate::proxy) fn append_section(&mut self, section: &[u8]) {
+        debug_assert!(self.arena.is_empty());
+        self.arena.extend_from_slice(section);
+    }
+
+    /// Writes the field at `index` anew, for one whose line in the section was not exactly `name: value\r\n`.
+    pub(in crate::proxy) fn rewrite(&mut self, index: usize, name: &[u8], value: &[u8]) {
+        let entry = self.write(self.entries[index].known, name, value);
+        self.entries[index] = entry;
+    }
+
+    fn write(&mut self, known: Known, name: &[u8], value: &[u8]) -> Entry {
         let start = self.arena.len();
         self.arena.extend_from_slice(name);
         self.arena.extend_from_slice(b": ");
-        for part in value {
-            self.arena.extend_from_slice(part);
-        }
+        self.arena.extend_from_slice(value);
         self.arena.extend_from_slice(b"\r\n");
-        let value_len = value.iter().map(|part| part.len()).sum();
-        Entry::new(known, start, name.len(), value_len)
+        Entry::new(known, start, name.len(), value.len())
     }
 
     /// Puts an entry in the place of the first of its name and removes the others.

@@ -45,17 +45,29 @@ impl Scheme {
 
 /// Why bytes are no request target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", self.reason())]
 pub enum TargetError {
-    #[error("the request target is empty")]
     Empty,
-    #[error("the request target has a space, a control character or a fragment in it")]
     Byte,
-    #[error("the request target fits no form of its method")]
     Form,
-    #[error("the scheme of an absolute target is neither http nor https")]
     Scheme,
-    #[error("the authority of the request target is malformed")]
     Authority,
+}
+
+impl TargetError {
+    pub fn reason(self) -> &'static str {
+        match self {
+            TargetError::Empty => "the request target is empty",
+            TargetError::Byte => {
+                "the request target has a space, a control character or a fragment in it"
+            }
+            TargetError::Form => "the request target fits no form of its method",
+            TargetError::Scheme => {
+                "the scheme of an absolute request target is neither http nor https"
+            }
+            TargetError::Authority => "the authority in the request target is malformed",
+        }
+    }
 }
 
 /// The target as it came, and where its parts lie; `bytes` may go on behind the target with a path that had no slash.
@@ -135,6 +147,14 @@ impl RequestHead {
     pub fn set_authority(&mut self, authority: &[u8]) {
         self.authority.clear();
         self.authority.extend_from_slice(authority);
+    }
+
+    /// Makes `Host` say what a target with an authority says.
+    pub fn set_host_from_target(&mut self) {
+        let authority = &self.target.bytes[self.target.authority.clone()];
+        if self.fields.get(Known::Host) != Some(authority) {
+            self.fields.set(b"Host", authority);
+        }
     }
 
     pub fn set_scheme(&mut self, scheme: Option<Scheme>) {

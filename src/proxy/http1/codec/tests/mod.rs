@@ -1,0 +1,45 @@
+//! The codec as tables: what is accepted, what is refused and how, and that no split of the bytes makes a difference.
+
+mod bodies;
+mod requests;
+mod responses;
+mod splits;
+mod writing;
+
+use super::*;
+use crate::proxy::http::head::{Fields, Method, RequestHead, ResponseHead};
+
+/// A request's head and what its fields say about the body.
+fn request(bytes: &[u8]) -> Result<(RequestHead, usize), Refusal> {
+    request_within(bytes, &Limits::DEFAULT)
+}
+
+fn request_within(bytes: &[u8], limits: &Limits) -> Result<(RequestHead, usize), Refusal> {
+    let mut head = RequestHead::new();
+    match parse_request(bytes, limits, &mut head)? {
+        Parsed::Complete(consumed) => request_framing(&head).map(|_| (head, consumed)),
+        Parsed::Partial => Ok((head, 0)),
+    }
+}
+
+fn response(bytes: &[u8], method: &str) -> Result<(ResponseHead, Framing), BadResponse> {
+    let mut head = ResponseHead::default();
+    match parse_response(bytes, &Limits::DEFAULT, &mut head)? {
+        Parsed::Complete(_) => {
+            let framing = response_framing(&head, &Method::from_bytes(method.as_bytes()))?;
+            Ok((head, framing))
+        }
+        Parsed::Partial => Err(BadResponse::new("partial")),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn list(fields: &Fields) -> Vec<(String, String)> {
+    fields
+        .iter()
+        .map(|field| (text(field.name), text(field.value)))
+        .collect()
+}
