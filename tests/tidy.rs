@@ -315,6 +315,10 @@ fn problem_of(command: &str) -> Option<String> {
     }
     match *program {
         "pillion" | "target/release/pillion" | "./target/release/pillion" => unparsed(arguments),
+        "cargo" if arguments.first() == Some(&"run") => {
+            let ours = arguments.iter().position(|word| *word == "--")?;
+            unparsed(&arguments[ours + 1..])
+        }
         "sudo" => problem_of(&arguments.join(" ")),
         _ if PROGRAMS.contains(program) || names_our_file(program) => None,
         _ => Some(format!(
