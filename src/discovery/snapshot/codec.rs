@@ -175,20 +175,6 @@ impl Saved {
     }
 }
 
-impl Batch {
-    /// Adds what changed after this; where both say something, the later holds.
-    pub fn merge(&mut self, later: Batch) {
-        if later.entries.is_empty() && later.origin.is_empty() {
-            return;
-        }
-        match self.entries.is_empty() {
-            true => self.entries = later.entries,
-            false => self.entries.extend(later.entries),
-        }
-        (self.revision, self.origin) = (later.revision, later.origin);
-    }
-}
-
 enum Record<'a> {
     Put((u8, &'a str), &'a [u8]),
     Remove((u8, &'a str)),

@@ -7,8 +7,6 @@
 
 mod codec;
 mod file;
-mod keeper;
 
 pub use codec::{Batch, Damage, Decoded, Key, Saved, decode, encode, encode_whole};
 pub use file::{Loaded, SnapshotFile, load};
-pub use keeper::Keeper;

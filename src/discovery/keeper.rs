@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::codec::Batch;
-use super::file::SnapshotFile;
+use super::saved::Unsaved;
+use super::snapshot::SnapshotFile;
 
 /// Changes of this span are written together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ pub struct Keeper {
 
 #[derive(Default)]
 struct Shared {
-    pending: Mutex<Batch>,
+    pending: Mutex<Unsaved>,
     changed: Notify,
 }
 
@@ -51,8 +51,8 @@ impl Keeper {
         }
     }
 
-    pub fn save(&self, batch: Batch) {
-        self.shared.lock().merge(batch);
+    pub fn save(&self, unsaved: Unsaved) {
+        self.shared.lock().merge(unsaved);
         self.shared.changed.notify_one();
     }
 
@@ -71,7 +71,7 @@ impl Keeper {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Batch> {
+    fn lock(&self) -> MutexGuard<'_, Unsaved> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,8 +125,8 @@ impl Writer {
     }
 
     async fn write(&mut self) -> Written {
-        let batch = std::mem::take(&mut *self.shared.lock());
-        if batch.entries.is_empty() {
+        let unsaved = std::mem::take(&mut *self.shared.lock());
+        if unsaved.is_empty() {
             return Ok(());
         }
         let mut file = self
@@ -134,15 +134,15 @@ impl Writer {
             .take()
             .unwrap_or_else(|| SnapshotFile::new(self.path.clone()));
         let write = tokio::task::spawn_blocking(move || {
-            let appended = file.append(&batch);
-            (file, batch, appended)
+            let appended = file.append(&unsaved.to_batch());
+            (file, unsaved, appended)
         });
-        let (file, mut batch, appended) = write.await.map_err(|error| error.to_string())?;
+        let (file, mut unsaved, appended) = write.await.map_err(|error| error.to_string())?;
         self.file = Some(file);
         appended.map_err(|error| {
             let mut pending = self.shared.lock();
-            batch.merge(std::mem::take(&mut *pending));
-            *pending = batch;
+            unsaved.merge(std::mem::take(&mut *pending));
+            *pending = unsaved;
             error.to_string()
         })
     }
@@ -164,18 +164,26 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Key, load};
-    use super::*;
+    use std::collections::HashMap;
 
-    fn put(revision: u64, id: &str) -> Batch {
-        let key = Key {
-            kind: 1,
-            id: id.into(),
+    use super::super::mirror::Position;
+    use super::super::snapshot::load;
+    use super::*;
+    use crate::api::DocumentKey;
+
+    fn deleted(revision: u64, name: &str) -> Unsaved {
+        let key = DocumentKey {
+            kind: "Service".into(),
+            namespace: "default".into(),
+            name: name.into(),
         };
-        Batch {
-            entries: [(key, Some(b"x".to_vec()))].into(),
-            revision,
-            origin: "registry-a".into(),
+        Unsaved {
+            documents: HashMap::from([(key, None)]),
+            position: Position {
+                store: Some("a".into()),
+                revision,
+            },
+            ..Unsaved::default()
         }
     }
 
@@ -184,11 +192,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("snapshot");
         let keeper = Keeper::start(path.clone());
-        keeper.save(put(1, "a"));
-        keeper.save(put(2, "b"));
+        keeper.save(deleted(1, "a"));
+        keeper.save(deleted(2, "b"));
         keeper.flush().await.expect("a writable folder");
-        let saved = load(&path).saved;
-        assert_eq!((saved.revision, saved.entries.len()), (2, 2));
+        assert_eq!(load(&path).saved.revision, 2);
     }
 
     #[tokio::test]
@@ -198,15 +205,11 @@ mod tests {
         let blocker = folder.path().join("not-a-folder");
         std::fs::write(&blocker, b"").expect("a writable folder");
         let keeper = Keeper::start(path.clone());
-        keeper.save(put(1, "a"));
+        keeper.save(deleted(1, "a"));
         keeper.flush().await.expect_err("a file is in the way");
         assert!(keeper.problem().is_some());
         std::fs::remove_file(&blocker).expect("a writable folder");
-        keeper.save(put(2, "b"));
         keeper.flush().await.expect("nothing is in the way");
-        assert_eq!(
-            (load(&path).saved.entries.len(), keeper.problem()),
-            (2, None)
-        );
+        assert_eq!((load(&path).saved.revision, keeper.problem()), (1, None));
     }
 }
