@@ -2,5 +2,7 @@
 
 pub mod backoff;
 pub mod buffer;
+pub mod ewma;
 pub mod net;
+pub mod rng;
 pub mod timer;

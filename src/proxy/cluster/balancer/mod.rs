@@ -1,0 +1,156 @@
+//! Choosing one of several endpoints that may all be picked: one file for each policy.
+//!
+//! The decisions are pure functions of figures and chance; this file brings them together with the live figures. It knows
+//! nothing of health: [`super::view`] has already decided who may be picked.
+
+mod least_connections;
+mod least_request;
+mod peak_ewma;
+mod round_robin;
+mod sample;
+mod weighted_round_robin;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use peak_ewma::LATENCY_INITIAL;
+use sample::Sampler;
+use weighted_round_robin::Schedule;
+
+use super::endpoint::{Endpoint, EndpointId, LATENCY_DECAY};
+use crate::model::Policy;
+
+/// The endpoints of one priority level, arranged for their policy.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    members: Box<[Member]>,
+    rule: Rule,
+}
+
+#[derive(Debug)]
+struct Member {
+    endpoint: Arc<Endpoint>,
+    /// The mean weight divided by its own: what one request weighs here against the others.
+    burden: f32,
+}
+
+#[derive(Debug)]
+enum Rule {
+    RoundRobin,
+    WeightedRoundRobin(Schedule),
+    LeastRequest(Sampler),
+    LeastConnections,
+    PeakEwma(Sampler),
+}
+
+impl Balancer {
+    /// For endpoints of weights above 0; there is at least one.
+    pub(super) fn new(policy: Policy, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let weights: Vec<u32> = endpoints.iter().map(|e| e.model.weight).collect();
+        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        let mean = total / weights.len() as f64;
+        let member = |endpoint: Arc<Endpoint>| Member {
+            burden: (mean / f64::from(endpoint.model.weight)) as f32,
+            endpoint,
+        };
+        Self {
+            rule: Rule::new(policy, &weights),
+            members: endpoints.into_iter().map(member).collect(),
+        }
+    }
+
+    /// One of the endpoints. `turn` counts the picks of the cluster, for the policies that go in turns.
+    pub(super) fn pick(
+        &self,
+        now: u64,
+        turn: &AtomicU64,
+        rng: &mut fastrand::Rng,
+    ) -> &Arc<Endpoint> {
+        let count = self.members.len();
+        let index = match &self.rule {
+            _ if count == 1 => 0,
+            Rule::RoundRobin => round_robin::pick(count, turn.fetch_add(1, Ordering::Relaxed)),
+            Rule::WeightedRoundRobin(schedule) => {
+                schedule.pick(turn.fetch_add(1, Ordering::Relaxed))
+            }
+            Rule::LeastRequest(sampler) => {
+                least_request::pick(sampler, |index| self.in_flight(index), rng)
+            }
+            Rule::LeastConnections => least_connections::pick(count, |index| self.open(index), rng),
+            Rule::PeakEwma(sampler) => peak_ewma::pick(sampler, |index| self.pace(index, now), rng),
+        };
+        &self.members[index].endpoint
+    }
+
+    /// The best of those not in `avoid`, all of them looked at: for retries.
+    pub(super) fn pick_other(
+        &self,
+        avoid: &[EndpointId],
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Option<&Arc<Endpoint>> {
+        let mut best: Option<(f32, &Arc<Endpoint>)> = None;
+        for (index, member) in self.members.iter().enumerate() {
+            if avoid.contains(&member.endpoint.id) {
+                continue;
+            }
+            let cost = self.cost(index, now, rng);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, &member.endpoint));
+            }
+        }
+        best.map(|(_, endpoint)| endpoint)
+    }
+
+    /// What the policy compares, with chance among equals; where it does not compare, chance by weight alone.
+    fn cost(&self, index: usize, now: u64, rng: &mut fastrand::Rng) -> f32 {
+        let chance = rng.f32();
+        match &self.rule {
+            Rule::RoundRobin | Rule::WeightedRoundRobin(_) => {
+                // The least of exponential variables is each one with a chance by its rate.
+                -(1.0 - chance).ln() * self.members[index].burden
+            }
+            Rule::LeastRequest(_) => {
+                (self.in_flight(index) as f32 + chance) * self.members[index].burden
+            }
+            Rule::LeastConnections => self.open(index).0 + chance * 1e-3,
+            Rule::PeakEwma(_) => self.pace(index, now).cost() * (1.0 + chance * 1e-3),
+        }
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.members[index].endpoint.in_flight()
+    }
+
+    /// Connections, then requests, both against the weight.
+    fn open(&self, index: usize) -> (f32, f32) {
+        let Member { endpoint, burden } = &self.members[index];
+        (
+            endpoint.connections() as f32 * burden,
+            endpoint.in_flight() as f32 * burden,
+        )
+    }
+
+    fn pace(&self, index: usize, now: u64) -> peak_ewma::Pace {
+        let Member { endpoint, burden } = &self.members[index];
+        peak_ewma::Pace {
+            latency: endpoint.load().latency.read(now, LATENCY_DECAY),
+            queue: endpoint.in_flight() as f32 * burden,
+        }
+    }
+}
+
+impl Rule {
+    fn new(policy: Policy, weights: &[u32]) -> Rule {
+        let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        match policy {
+            Policy::RoundRobin | Policy::WeightedRoundRobin if equal => Rule::RoundRobin,
+            Policy::RoundRobin | Policy::WeightedRoundRobin => {
+                Rule::WeightedRoundRobin(Schedule::new(weights))
+            }
+            Policy::LeastRequest => Rule::LeastRequest(Sampler::new(weights)),
+            Policy::LeastConnections => Rule::LeastConnections,
+            Policy::PeakEwma => Rule::PeakEwma(Sampler::new(weights)),
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The circuit breaker of one endpoint, as a pure state machine in one word.
+//!
+//! closed → open (ejected) → probing → closed. Beside it stands a smaller loop: an endpoint whose connect failed is *avoided*
+//! for a moment, whatever the ejection settings say, and comes back by one probe request too. The word is swapped as a
+//! whole ([`super::endpoint::Endpoint`] does that), so that of all threads exactly one makes each transition.
+
+use std::time::Duration;
+
+use crate::base::backoff::Backoff;
+use crate::model::Outlier;
+
+/// How long an endpoint is avoided after a connect failure: 1 s, doubling with each further failure up to 30 s.
+pub const AVOID: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long the others wait for a probe's verdict before another request may probe: 10 s.
+pub const PROBE_WAIT: Duration = Duration::from_secs(10);
+
+/// Ejections last up to a tenth longer, so that endpoints that fell together do not return together.
+const JITTER: f64 = 0.1;
+
+/// Where the breaker stands. Times are in [`Tick`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    #[default]
+    Closed,
+    /// Its connect failed, or a connection broke; others are preferred until the time is up.
+    Avoided,
+    /// Avoided, and one request is trying it.
+    AvoidedProbe,
+    /// Ejected until the time is up.
+    Open,
+    /// Half-open: one request is trying it.
+    OpenProbe,
+    /// It left the set; nothing changes any more.
+    Retired,
+}
+
+impl Phase {
+    const ALL: [Phase; 6] = [
+        Phase::Closed,
+        Phase::Avoided,
+        Phase::AvoidedProbe,
+        Phase::Open,
+        Phase::OpenProbe,
+        Phase::Retired,
+    ];
+
+    /// It counts against `max_ejection_percent`.
+    pub fn is_ejected(self) -> bool {
+        matches!(self, Phase::Open | Phase::OpenProbe)
+    }
+}
+
+/// Time in units of 2²⁰ ns (1.05 ms), rounded up: a breaker never opens early.
+type Tick = u64;
+
+fn tick(nanos: u64) -> Tick {
+    nanos >> 20
+}
+
+fn tick_after(nanos: u64, wait: Duration) -> Tick {
+    let until = nanos.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+    until.div_ceil(1 << 20).min(UNTIL_MAX)
+}
+
+const UNTIL_MAX: Tick = (1 << 40) - 1;
+const CONSECUTIVE_MAX: u16 = (1 << 12) - 1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Breaker {
+    pub phase: Phase,
+    /// The last failure was one to connect: panic routing does not bring it back.
+    pub unreachable: bool,
+    /// Ejections so far; forgotten one by one while it behaves.
+    pub ejections: u8,
+    /// Failures in a row.
+    pub consecutive: u16,
+    /// When the phase's time is up; in `Closed`, since when it has behaved.
+    until: Tick,
+}
+
+/// What a request says about its endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Success,
+    /// It answered, with a failure, or too late.
+    Failure,
+    /// It could not be connected to.
+    Unreachable,
+    /// The connection broke.
+    Broken,
+    /// It refused for want of capacity: alive, neither good nor bad.
+    Refused,
+    /// The request ended without telling anything.
+    None,
+}
+
+/// A verdict with what is needed to judge it.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation {
+    pub verdict: Verdict,
+    /// The request was this endpoint's probe.
+    pub probe: bool,
+    /// The ejection limit leaves room for one more.
+    pub may_eject: bool,
+    /// In nanoseconds.
+    pub now: u64,
+    /// Random bits, for jitter.
+    pub chance: u32,
+}
+
+impl Breaker {
+    /// The state after an observation. Equal to `self` when nothing changes, which is the rule.
+    pub fn after(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        match self.phase {
+            Phase::Closed => self.after_in_closed(seen, outlier),
+            Phase::Avoided | Phase::AvoidedProbe => self.after_in_avoided(seen, outlier),
+            Phase::OpenProbe if seen.probe => self.after_probe(seen, outlier),
+            Phase::Open | Phase::OpenProbe | Phase::Retired => self,
+        }
+    }
+
+    /// The time is up: one request may be the probe, and this is the state while it is under way.
+    pub fn probing(self, now: u64) -> Option<Breaker> {
+        let phase = match self.phase {
+            Phase::Avoided | Phase::AvoidedProbe => Phase::AvoidedProbe,
+            Phase::Open | Phase::OpenProbe => Phase::OpenProbe,
+            Phase::Closed | Phase::Retired => return None,
+        };
+        self.is_due(now).then(|| Breaker {
+            phase,
+            until: tick_after(now, PROBE_WAIT),
+            ..self
+        })
+    }
+
+    pub fn is_due(self, now: u64) -> bool {
+        self.phase != Phase::Closed && self.phase != Phase::Retired && tick(now) >= self.until
+    }
+
+    /// When [`Breaker::is_due`] becomes true, in nanoseconds; None where nothing is awaited.
+    pub fn due(self) -> Option<u64> {
+        match self.phase {
+            Phase::Closed | Phase::Retired => None,
+            _ => Some(self.until << 20),
+        }
+    }
+
+    pub fn retired(self) -> Breaker {
+        Breaker {
+            phase: Phase::Retired,
+            ..self
+        }
+    }
+
+    fn after_in_closed(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        match seen.verdict {
+            Verdict::Success => self.behaving(seen.now, outlier),
+            Verdict::Refused | Verdict::None => self,
+            Verdict::Failure => self.failed_once_more(seen, outlier),
+            Verdict::Unreachable | Verdict::Broken => {
+                let failed = self.failed_once_more(seen, outlier);
+                if failed.phase == Phase::Open {
+                    failed
+                } else {
+                    failed.avoided(seen)
+                }
+            }
+        }
+    }
+
+    fn after_in_avoided(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        match seen.verdict {
+            Verdict::Success => self.closed(seen.now),
+            Verdict::Refused => Breaker {
+                consecutive: self.consecutive,
+                ..self.closed(seen.now)
+            },
+            // It answered, so there is no reason to avoid it; the failure counts all the same.
+            Verdict::Failure => Breaker {
+                phase: Phase::Closed,
+                until: tick(seen.now),
+                ..self
+            }
+            .failed_once_more(seen, outlier),
+            Verdict::Unreachable | Verdict::Broken => {
+                let failed = self.failed_once_more(seen, outlier);
+                if seen.probe && failed.phase != Phase::Open {
+                    failed.avoided(seen)
+                } else {
+                    failed
+                }
+            }
+            Verdict::None if seen.probe => self.probed_in_vain(Phase::Avoided),
+            Verdict::None => self,
+        }
+    }
+
+    fn after_probe(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        match seen.verdict {
+            Verdict::Success | Verdict::Refused => self.closed(seen.now),
+            Verdict::Failure | Verdict::Unreachable | Verdict::Broken => {
+                self.ejected(seen, outlier)
+            }
+            Verdict::None => self.probed_in_vain(Phase::Open),
+        }
+    }
+
+    fn failed_once_more(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        let failed = Breaker {
+            consecutive: (self.consecutive + 1).min(CONSECUTIVE_MAX),
+            unreachable: self.unreachable_after(seen.verdict),
+            ..self
+        };
+        if seen.may_eject && failed.should_eject(outlier) {
+            failed.ejected(seen, outlier)
+        } else {
+            failed
+        }
+    }
+
+    /// A connection that broke says neither that it can be connected to nor that it cannot.
+    fn unreachable_after(self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Unreachable => true,
+            Verdict::Broken => self.unreachable,
+            _ => false,
+        }
+    }
+
+    fn should_eject(self, outlier: &Outlier) -> bool {
+        let threshold = outlier.consecutive_5xx.min(u32::from(CONSECUTIVE_MAX));
+        threshold > 0 && u32::from(self.consecutive) >= threshold
+    }
+
+    fn ejected(self, seen: Observation, outlier: &Outlier) -> Breaker {
+        let ejections = self.ejections.saturating_add(1);
+        let length = outlier
+            .base_ejection
+            .saturating_mul(u32::from(ejections))
+            .min(outlier.ejection_max);
+        let length = jittered(length, seen.chance).min(outlier.ejection_max);
+        Breaker {
+            phase: Phase::Open,
+            unreachable: self.unreachable_after(seen.verdict),
+            ejections,
+            consecutive: 0,
+            until: tick_after(seen.now, length),
+        }
+    }
+
+    fn avoided(self, seen: Observation) -> Breaker {
+        let length = jittered(AVOID.least(u32::from(self.consecutive)), seen.chance);
+        Breaker {
+            phase: Phase::Avoided,
+            until: tick_after(seen.now, length),
+            ..self
+        }
+    }
+
+    fn closed(self, now: u64) -> Breaker {
+        Breaker {
+            phase: Phase::Closed,
+            unreachable: false,
+            ejections: self.ejections,
+            consecutive: 0,
+            until: tick(now),
+        }
+    }
+
+    /// A success in `Closed`: failures in a row end, and each quiet spell of `ejection_max` takes one ejection off its record.
+    fn behaving(self, now: u64, outlier: &Outlier) -> Breaker {
+        let mut next = Breaker {
+            consecutive: 0,
+            unreachable: false,
+            ..self
+        };
+        let quiet = self.until << 20;
+        if self.ejections > 0 && tick(now) >= tick_after(quiet, outlier.ejection_max) {
+            next.ejections -= 1;
+            next.until = tick(now);
+        }
+        next
+    }
+
+    /// The probe told nothing: the next request is one.
+    fn probed_in_vain(self, phase: Phase) -> Breaker {
+        Breaker {
+            phase,
+            until: 0,
+            ..self
+        }
+    }
+
+    /// In one word: `until` 40 bits, failures 12, ejections 8, unreachable 1, phase 3.
+    pub fn pack(self) -> u64 {
+        let phase = self.phase as u64;
+        self.until << 24
+            | u64::from(self.consecutive) << 12
+            | u64::from(self.ejections) << 4
+            | u64::from(self.unreachable) << 3
+            | phase
+    }
+
+    pub fn unpack(word: u64) -> Breaker {
+        Breaker {
+            // `pack` is the only source of words, so the index is that of a phase.
+            phase: Phase::ALL[(word & 0b111) as usize],
+            unreachable: word >> 3 & 1 == 1,
+            ejections: (word >> 4) as u8,
+            consecutive: (word >> 12) as u16 & CONSECUTIVE_MAX,
+            until: word >> 24,
+        }
+    }
+}
+
+fn jittered(length: Duration, chance: u32) -> Duration {
+    let share = f64::from(chance) / f64::from(u32::MAX) * JITTER;
+    length
+        .saturating_add(Duration::try_from_secs_f64(length.as_secs_f64() * share).unwrap_or(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn outlier() -> Outlier {
+        Outlier::default()
+    }
+
+    fn seen(verdict: Verdict, now: u64) -> Observation {
+        Observation {
+            verdict,
+            probe: false,
+            may_eject: true,
+            now,
+            chance: 0,
+        }
+    }
+
+    fn probe(verdict: Verdict, now: u64) -> Observation {
+        Observation {
+            probe: true,
+            ..seen(verdict, now)
+        }
+    }
+
+    fn fail(mut breaker: Breaker, times: usize, now: u64) -> Breaker {
+        for _ in 0..times {
+            breaker = breaker.after(seen(Verdict::Failure, now), &outlier());
+        }
+        breaker
+    }
+
+    fn open(now: u64) -> Breaker {
+        fail(Breaker::default(), 5, now)
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_and_four_do_not() {
+        assert_eq!(fail(Breaker::default(), 4, 0).phase, Phase::Closed);
+        assert_eq!(open(0).phase, Phase::Open);
+    }
+
+    #[test]
+    fn a_success_between_failures_starts_the_count_again() {
+        let breaker = fail(Breaker::default(), 4, 0).after(seen(Verdict::Success, 0), &outlier());
+        assert_eq!(fail(breaker, 4, 0).phase, Phase::Closed);
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_capacity_is_no_failure() {
+        let mut breaker = Breaker::default();
+        for _ in 0..100 {
+            breaker = breaker.after(seen(Verdict::Refused, 0), &outlier());
+        }
+        assert_eq!(breaker, Breaker::default());
+    }
+
+    #[test]
+    fn without_room_below_the_ejection_limit_it_stays_closed() {
+        let full = Observation {
+            may_eject: false,
+            ..seen(Verdict::Failure, 0)
+        };
+        let mut breaker = Breaker::default();
+        for _ in 0..10_000 {
+            breaker = breaker.after(full, &outlier());
+        }
+        assert_eq!((breaker.phase, breaker.consecutive), (Phase::Closed, 4_095));
+    }
+
+    #[test]
+    fn ejection_switched_off_never_ejects() {
+        let off = Outlier {
+            consecutive_5xx: 0,
+            ..outlier()
+        };
+        let mut breaker = Breaker::default();
+        for _ in 0..100 {
+            breaker = breaker.after(seen(Verdict::Failure, 0), &off);
+        }
+        assert_eq!(breaker.phase, Phase::Closed);
+    }
+
+    #[test]
+    fn the_first_ejection_lasts_thirty_seconds_and_then_one_request_probes() {
+        let breaker = open(0);
+        assert_eq!(breaker.probing(29 * SECOND), None);
+        let probing = breaker.probing(30 * SECOND + 2_000_000).unwrap();
+        assert_eq!(probing.phase, Phase::OpenProbe);
+        assert_eq!(probing.probing(31 * SECOND), None, "one probe at a time");
+    }
+
+    #[test]
+    fn a_probe_without_a_verdict_in_ten_seconds_lets_another_try() {
+        let probing = open(0).probing(31 * SECOND).unwrap();
+        assert!(probing.probing(42 * SECOND).is_some());
+    }
+
+    #[test]
+    fn only_the_probes_own_verdict_closes_an_open_breaker() {
+        let probing = open(0).probing(31 * SECOND).unwrap();
+        let other = probing.after(seen(Verdict::Success, 31 * SECOND), &outlier());
+        assert_eq!(other, probing);
+        let closed = probing.after(probe(Verdict::Success, 31 * SECOND), &outlier());
+        assert_eq!((closed.phase, closed.ejections), (Phase::Closed, 1));
+    }
+
+    #[test]
+    fn each_failed_probe_ejects_for_longer_up_to_the_maximum() {
+        let mut breaker = open(0);
+        let mut now = 0;
+        let mut lengths = Vec::new();
+        for _ in 0..12 {
+            let due = breaker.due().unwrap();
+            lengths.push((due - now) / SECOND);
+            now = due;
+            breaker = breaker.probing(now).unwrap();
+            breaker = breaker.after(probe(Verdict::Failure, now), &outlier());
+        }
+        assert_eq!(lengths[..4], [30, 60, 90, 120]);
+        assert_eq!(lengths[11], 300);
+    }
+
+    #[test]
+    fn jitter_makes_ejections_up_to_a_tenth_longer() {
+        let late = Observation {
+            chance: u32::MAX,
+            ..seen(Verdict::Failure, 0)
+        };
+        let breaker = fail(Breaker::default(), 4, 0).after(late, &outlier());
+        assert_eq!(breaker.due().unwrap() / 1_000_000_000, 33);
+    }
+
+    #[test]
+    fn a_cancelled_probe_makes_the_next_request_the_probe() {
+        let probing = open(0).probing(31 * SECOND).unwrap();
+        let again = probing.after(probe(Verdict::None, 0), &outlier());
+        assert_eq!(again.phase, Phase::Open);
+        assert!(again.probing(31 * SECOND).is_some());
+    }
+
+    #[test]
+    fn quiet_spells_take_ejections_off_its_record() {
+        let closed = open(0)
+            .probing(31 * SECOND)
+            .unwrap()
+            .after(probe(Verdict::Success, 31 * SECOND), &outlier());
+        let soon = closed.after(seen(Verdict::Success, 100 * SECOND), &outlier());
+        assert_eq!(soon.ejections, 1);
+        let later = closed.after(seen(Verdict::Success, 340 * SECOND), &outlier());
+        assert_eq!(later.ejections, 0);
+    }
+
+    #[test]
+    fn one_connect_failure_has_it_avoided_for_a_second_then_longer() {
+        let first = Breaker::default().after(seen(Verdict::Unreachable, 0), &outlier());
+        assert_eq!((first.phase, first.unreachable), (Phase::Avoided, true));
+        assert_eq!(first.due().unwrap() / SECOND, 1);
+        let now = first.due().unwrap();
+        let second = first
+            .probing(now)
+            .unwrap()
+            .after(probe(Verdict::Unreachable, now), &outlier());
+        assert_eq!((second.due().unwrap() - now) / SECOND, 2);
+    }
+
+    #[test]
+    fn many_connects_that_fail_together_do_not_prolong_the_avoidance_but_count() {
+        let first = Breaker::default().after(seen(Verdict::Unreachable, 0), &outlier());
+        let second = first.after(seen(Verdict::Unreachable, 0), &outlier());
+        assert_eq!((second.due(), second.consecutive), (first.due(), 2));
+        let mut fifth = second;
+        for _ in 0..3 {
+            fifth = fifth.after(seen(Verdict::Unreachable, 0), &outlier());
+        }
+        assert_eq!((fifth.phase, fifth.unreachable), (Phase::Open, true));
+    }
+
+    #[test]
+    fn any_answer_ends_an_avoidance() {
+        let avoided = Breaker::default().after(seen(Verdict::Unreachable, 0), &outlier());
+        let success = avoided.after(seen(Verdict::Success, 0), &outlier());
+        assert_eq!((success.phase, success.consecutive), (Phase::Closed, 0));
+        let failure = avoided.after(seen(Verdict::Failure, 0), &outlier());
+        assert_eq!((failure.phase, failure.consecutive), (Phase::Closed, 2));
+        assert!(!failure.unreachable);
+    }
+
+    #[test]
+    fn a_retired_breaker_says_nothing_more() {
+        let retired = open(0).retired();
+        assert_eq!(
+            retired.after(probe(Verdict::Success, 0), &outlier()),
+            retired
+        );
+        assert_eq!((retired.probing(u64::MAX), retired.due()), (None, None));
+    }
+
+    #[test]
+    fn every_state_survives_packing() {
+        for phase in Phase::ALL {
+            for (unreachable, ejections, consecutive, until) in [
+                (false, 0, 0, 0),
+                (true, u8::MAX, CONSECUTIVE_MAX, UNTIL_MAX),
+                (true, 3, 77, 12_345),
+            ] {
+                let breaker = Breaker {
+                    phase,
+                    unreachable,
+                    ejections,
+                    consecutive,
+                    until,
+                };
+                assert_eq!(Breaker::unpack(breaker.pack()), breaker);
+            }
+        }
+    }
+}

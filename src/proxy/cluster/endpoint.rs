@@ -1,0 +1,240 @@
+//! One address of a cluster with its live figures.
+//!
+//! An [`Endpoint`] is replaced when what the configuration or the registry says of it changes; its [`Load`] and its id stay
+//! with the address for as long as the address is in the set.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Shared;
+use super::breaker::{Breaker, Observation, Phase, Verdict};
+use super::lease::Outcome;
+use super::plan::Standing;
+use crate::base::ewma::PeakEwma;
+use crate::model::{self, EndpointState};
+
+/// Unique in the process; the same for an address as long as it stays in its cluster. For pools kept by each worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct EndpointId(pub u32);
+
+impl EndpointId {
+    fn next() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// How fast the latency average forgets: to 1/e in 10 s.
+pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    /// Where to connect; of a named endpoint, one of the addresses its name stands for.
+    pub address: SocketAddr,
+    /// As configured or registered; `model.address` may be the name that `address` was resolved from.
+    pub model: model::Endpoint,
+    load: Arc<Load>,
+    shared: Arc<Shared>,
+}
+
+impl Endpoint {
+    pub(super) fn new(address: SocketAddr, model: model::Endpoint, shared: &Arc<Shared>) -> Self {
+        Self {
+            id: EndpointId::next(),
+            address,
+            model,
+            load: Arc::default(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The same endpoint, described anew.
+    pub(super) fn described(&self, model: model::Endpoint) -> Self {
+        Self {
+            id: self.id,
+            address: self.address,
+            model,
+            load: self.load.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The host name it was resolved from, if any: what TLS verifies by default.
+    pub fn host(&self) -> Option<&Arc<str>> {
+        match &self.model.address {
+            model::Address::Name { host, .. } => Some(host),
+            model::Address::Socket(_) => None,
+        }
+    }
+
+    /// Requests it holds a lease for.
+    pub fn in_flight(&self) -> u32 {
+        self.load.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Open connections of this proxy, idle ones included.
+    pub fn connections(&self) -> u32 {
+        self.load.connections.load(Ordering::Relaxed)
+    }
+
+    /// The latency average as of `now` in nanoseconds since the clock's start, penalties included; None before the first answer.
+    pub(super) fn latency(&self, now: u64) -> Option<Duration> {
+        let nanos = self.load.latency.read(now, LATENCY_DECAY)?;
+        Some(Duration::from_nanos(nanos as u64))
+    }
+
+    /// How many requests ended in each outcome, in the order of [`Outcome::NAMES`].
+    pub fn totals(&self) -> [u64; Outcome::COUNT] {
+        std::array::from_fn(|index| self.load.totals[index].load(Ordering::Relaxed))
+    }
+
+    /// How often it has been ejected since it joined.
+    pub fn ejections_total(&self) -> u64 {
+        self.load.ejections_total.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn breaker(&self) -> Breaker {
+        Breaker::unpack(self.load.breaker.load(Ordering::Acquire))
+    }
+
+    /// What it may be used for.
+    pub(super) fn standing(&self) -> Standing {
+        if self.model.weight == 0 || self.model.state == EndpointState::Draining {
+            return Standing::Out;
+        }
+        let breaker = self.breaker();
+        match breaker.phase {
+            Phase::Closed if self.model.state == EndpointState::Critical => Standing::Critical,
+            Phase::Closed => Standing::Healthy,
+            Phase::Retired => Standing::Out,
+            _ if breaker.unreachable => Standing::Unreachable,
+            _ if self.model.state == EndpointState::Critical => Standing::Critical,
+            _ => Standing::Ejected,
+        }
+    }
+
+    /// Takes the right to be its one probe, if it is time for one.
+    pub(super) fn try_probe(&self, now: u64) -> bool {
+        let word = self.load.breaker.load(Ordering::Acquire);
+        let Some(probing) = Breaker::unpack(word).probing(now) else {
+            return false;
+        };
+        let taken = self.swap(word, probing).is_ok();
+        if taken {
+            self.shared.health_changed();
+        }
+        taken
+    }
+
+    /// Judges the endpoint by what a request saw. Where nothing changes, which is the rule, it writes nothing.
+    pub(super) fn judge(&self, verdict: Verdict, probe: bool, now: u64, chance: u32) {
+        let mut word = self.load.breaker.load(Ordering::Acquire);
+        loop {
+            let breaker = Breaker::unpack(word);
+            if quiet(breaker, verdict) {
+                return;
+            }
+            let seen = Observation {
+                verdict,
+                probe,
+                may_eject: true,
+                now,
+                chance,
+            };
+            let (next, place) = self.after(breaker, seen);
+            if next == breaker {
+                return;
+            }
+            match self.swap(word, next) {
+                Ok(()) => return self.moved(breaker, next),
+                Err(current) => {
+                    if place {
+                        self.shared.ejected.release();
+                    }
+                    word = current;
+                }
+            }
+        }
+    }
+
+    /// The next state, and whether a place among the ejected was taken for it.
+    fn after(&self, breaker: Breaker, seen: Observation) -> (Breaker, bool) {
+        let service = self.shared.service.load();
+        let next = breaker.after(seen, &service.outlier);
+        let ejects = next.phase.is_ejected() && !breaker.phase.is_ejected();
+        if !ejects || self.shared.ejected.try_acquire() {
+            return (next, ejects);
+        }
+        let seen = Observation {
+            may_eject: false,
+            ..seen
+        };
+        (breaker.after(seen, &service.outlier), false)
+    }
+
+    /// Bookkeeping of a transition this thread has made.
+    fn moved(&self, before: Breaker, after: Breaker) {
+        if before.phase.is_ejected() && !after.phase.is_ejected() {
+            self.shared.ejected.release();
+        }
+        if after.phase == Phase::Open && after.ejections > before.ejections {
+            self.load.ejections_total.fetch_add(1, Ordering::Relaxed);
+        }
+        if before.phase != after.phase {
+            tracing::debug!(endpoint = %self.address, from = ?before.phase, to = ?after.phase, "Breaker changed");
+            self.shared.health_changed();
+        }
+    }
+
+    /// It has left the set: its place among the ejected is free, and outcomes of what it still holds change nothing.
+    pub(super) fn retire(&self) {
+        let mut word = self.load.breaker.load(Ordering::Acquire);
+        loop {
+            let breaker = Breaker::unpack(word);
+            match self.swap(word, breaker.retired()) {
+                Ok(()) => return self.moved(breaker, breaker.retired()),
+                Err(current) => word = current,
+            }
+        }
+    }
+
+    fn swap(&self, word: u64, next: Breaker) -> Result<(), u64> {
+        self.load
+            .breaker
+            .compare_exchange(word, next.pack(), Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+    }
+}
+
+/// A success on an endpoint without a record: nothing to do, and known without reading the policy.
+fn quiet(breaker: Breaker, verdict: Verdict) -> bool {
+    breaker.phase == Phase::Closed
+        && match verdict {
+            Verdict::Success => breaker.consecutive == 0 && breaker.ejections == 0,
+            Verdict::Refused | Verdict::None => true,
+            _ => false,
+        }
+}
+
+/// The figures that requests change, on cache lines of their own.
+#[repr(align(128))]
+#[derive(Default, Debug)]
+pub(super) struct Load {
+    pub(super) in_flight: AtomicU32,
+    pub(super) connections: AtomicU32,
+    pub(super) latency: PeakEwma,
+    breaker: AtomicU64,
+    ejections_total: AtomicU64,
+    pub(super) totals: [AtomicU64; Outcome::COUNT],
+}

@@ -1,0 +1,278 @@
+//! The circuit limits of a cluster, exact across all workers: what is beyond is refused at once, and counted.
+//!
+//! Every hold is a guard; dropping it gives its place back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use super::endpoint::Endpoint;
+use crate::model::Circuit;
+
+/// A limit that has been reached, by its name in the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Overflow {
+    /// `circuit.requests_max`
+    Requests,
+    /// `circuit.pending_max`
+    Pending,
+    /// `circuit.connections_max`
+    Connections,
+    /// `circuit.endpoint_connections_max`
+    EndpointConnections,
+}
+
+impl Overflow {
+    pub const ALL: [Overflow; 4] = [
+        Overflow::Requests,
+        Overflow::Pending,
+        Overflow::Connections,
+        Overflow::EndpointConnections,
+    ];
+
+    /// The limit's name, for logs, metrics and answers.
+    pub fn limit(self) -> &'static str {
+        match self {
+            Overflow::Requests => "requests_max",
+            Overflow::Pending => "pending_max",
+            Overflow::Connections => "connections_max",
+            Overflow::EndpointConnections => "endpoint_connections_max",
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the limit circuit.{} of the service is reached in this proxy",
+            self.limit()
+        )
+    }
+}
+
+impl std::error::Error for Overflow {}
+
+/// The counts of one cluster and their limits. Limits may change at any time; what is held above a lowered one stays.
+#[derive(Debug)]
+pub struct Limits {
+    requests: Gauge,
+    pending: Gauge,
+    connections: Gauge,
+    endpoint_connections_max: AtomicU32,
+    refused: [AtomicU64; Overflow::ALL.len()],
+    connection_returned: Notify,
+}
+
+impl Limits {
+    pub(super) fn new(circuit: &Circuit) -> Self {
+        let limits = Self {
+            requests: Gauge::default(),
+            pending: Gauge::default(),
+            connections: Gauge::default(),
+            endpoint_connections_max: AtomicU32::new(0),
+            refused: Default::default(),
+            connection_returned: Notify::new(),
+        };
+        limits.set(circuit);
+        limits
+    }
+
+    pub(super) fn set(&self, circuit: &Circuit) {
+        self.requests.set_max(circuit.requests_max);
+        self.pending.set_max(circuit.pending_max);
+        self.connections.set_max(circuit.connections_max);
+        self.endpoint_connections_max
+            .store(circuit.endpoint_connections_max, Ordering::Relaxed);
+        self.connection_returned.notify_one();
+    }
+
+    /// Requests that hold a lease.
+    pub fn requests(&self) -> u32 {
+        self.requests.now()
+    }
+
+    /// Requests that wait for a connection.
+    pub fn pending(&self) -> u32 {
+        self.pending.now()
+    }
+
+    /// Open connections, idle ones included.
+    pub fn connections(&self) -> u32 {
+        self.connections.now()
+    }
+
+    /// How often a limit has refused something.
+    pub fn refused(&self, limit: Overflow) -> u64 {
+        self.refused[limit as usize].load(Ordering::Relaxed)
+    }
+
+    /// Ready when a connection has been given back since the last time somebody waited here. It wakes one waiter; who finds
+    /// no room all the same waits again.
+    pub async fn connection_returned(&self) {
+        self.connection_returned.notified().await;
+    }
+
+    pub(super) fn try_request(&self) -> Result<(), Overflow> {
+        self.granted(self.requests.try_acquire(), Overflow::Requests)
+    }
+
+    pub(super) fn release_request(&self) {
+        self.requests.release();
+    }
+
+    pub(super) fn try_pending(&self) -> Result<(), Overflow> {
+        self.granted(self.pending.try_acquire(), Overflow::Pending)
+    }
+
+    fn try_connection(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
+        let endpoint_max = self.endpoint_connections_max.load(Ordering::Relaxed);
+        let load = endpoint.load();
+        self.granted(
+            try_increment(&load.connections, endpoint_max),
+            Overflow::EndpointConnections,
+        )?;
+        self.granted(self.connections.try_acquire(), Overflow::Connections)
+            .inspect_err(|_| {
+                load.connections.fetch_sub(1, Ordering::Relaxed);
+            })
+    }
+
+    fn granted(&self, granted: bool, limit: Overflow) -> Result<(), Overflow> {
+        if granted {
+            return Ok(());
+        }
+        self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
+        Err(limit)
+    }
+}
+
+/// The right to have one connection to an endpoint open, idle or not. Dropping it gives the place back and wakes one who
+/// waits for a place.
+#[must_use = "dropping the permit gives the connection's place back"]
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    endpoint: Arc<Endpoint>,
+}
+
+impl ConnectionPermit {
+    pub(super) fn acquire(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
+        endpoint.shared().limits.try_connection(endpoint)?;
+        Ok(Self {
+            endpoint: endpoint.clone(),
+        })
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let limits = &self.endpoint.shared().limits;
+        self.endpoint
+            .load()
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        limits.connections.release();
+        limits.connection_returned.notify_one();
+    }
+}
+
+/// The right to wait for a connection. Dropping it gives the place in the queue back.
+#[must_use = "dropping the permit gives the place in the queue back"]
+#[derive(Debug)]
+pub struct PendingPermit {
+    shared: Arc<super::Shared>,
+}
+
+impl PendingPermit {
+    pub(super) fn acquire(shared: &Arc<super::Shared>) -> Result<Self, Overflow> {
+        shared.limits.try_pending()?;
+        Ok(Self {
+            shared: shared.clone(),
+        })
+    }
+}
+
+impl Drop for PendingPermit {
+    fn drop(&mut self) {
+        self.shared.limits.pending.release();
+    }
+}
+
+/// A count that never exceeds its maximum at the moment of acquiring.
+#[derive(Default, Debug)]
+pub(super) struct Gauge {
+    now: AtomicU32,
+    max: AtomicU32,
+}
+
+impl Gauge {
+    pub(super) fn set_max(&self, max: u32) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn try_acquire(&self) -> bool {
+        try_increment(&self.now, self.max.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn release(&self) {
+        self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn try_increment(count: &AtomicU32, max: u32) -> bool {
+    let mut now = count.load(Ordering::Relaxed);
+    while now < max {
+        match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(current) => now = current,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_grants_up_to_its_maximum_and_again_after_a_release() {
+        let gauge = Gauge::default();
+        gauge.set_max(2);
+        assert!(gauge.try_acquire() && gauge.try_acquire());
+        assert!(!gauge.try_acquire());
+        gauge.release();
+        assert!(gauge.try_acquire());
+    }
+
+    #[test]
+    fn a_lowered_maximum_keeps_what_is_held_and_grants_nothing_new() {
+        let gauge = Gauge::default();
+        gauge.set_max(3);
+        assert!((0..3).all(|_| gauge.try_acquire()));
+        gauge.set_max(1);
+        gauge.release();
+        assert_eq!(gauge.now(), 2);
+        assert!(!gauge.try_acquire());
+    }
+
+    #[test]
+    fn refusals_are_counted_by_limit() {
+        let limits = Limits::new(&Circuit {
+            pending_max: 0,
+            ..Circuit::default()
+        });
+        assert_eq!(limits.try_pending(), Err(Overflow::Pending));
+        assert_eq!(limits.refused(Overflow::Pending), 1);
+        assert_eq!(limits.refused(Overflow::Requests), 0);
+    }
+}

@@ -1,0 +1,283 @@
+//! A service or subset as one proxy sees it: who may be picked, who is, and how much at once.
+//!
+//! What comes together here: [`members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
+//! [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
+//! [`lease`] holds what was given until the answer's last byte.
+//!
+//! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
+//! atomics. Only the first pick after a change (an endpoint came or went, a breaker moved, a time is up) works out again who
+//! may be picked; others that come meanwhile still use what was.
+//!
+//! It leaves out connections (pools belong to each worker), retries (the caller passes who has been tried) and
+//! waiting (a limit refuses at once).
+
+pub mod balancer;
+pub mod breaker;
+pub mod directory;
+pub mod endpoint;
+pub mod lease;
+pub mod limits;
+pub mod members;
+pub mod plan;
+pub mod report;
+pub mod retry_budget;
+#[cfg(test)]
+mod testing;
+mod time;
+mod view;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+pub use directory::Clusters;
+pub use endpoint::{Endpoint, EndpointId};
+pub use lease::{Lease, Outcome};
+pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit};
+pub use members::{EndpointSet, Member, members};
+pub use retry_budget::RetryBudget;
+
+use self::time::nanos;
+use self::view::View;
+use crate::model::{self, ClusterKey, Service};
+
+/// Why no endpoint could be picked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PickError {
+    /// The service has no endpoints at all.
+    NoEndpoint,
+    /// There are endpoints, but all are draining or of weight 0.
+    NoneHealthy { draining: usize, weightless: usize },
+    /// All that could serve are in the list of those to avoid.
+    AllTried,
+    /// A limit is reached.
+    Overflow(Overflow),
+}
+
+impl fmt::Display for PickError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PickError::NoEndpoint => f.write_str("the service has no endpoints"),
+            PickError::NoneHealthy {
+                draining,
+                weightless,
+            } => write!(
+                f,
+                "no endpoint takes new requests: {draining} draining, {weightless} of weight 0"
+            ),
+            PickError::AllTried => f.write_str("every endpoint has been tried"),
+            PickError::Overflow(limit) => limit.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PickError {}
+
+/// A service or subset with its endpoints, their live figures and its limits.
+#[derive(Debug)]
+pub struct Cluster {
+    pub key: ClusterKey,
+    /// The proxy's own zone.
+    zone: Option<Arc<str>>,
+    shared: Arc<Shared>,
+    /// All endpoints. Written under `writing`.
+    set: ArcSwap<EndpointSet>,
+    /// Who may be picked, worked out from `set` and the breakers. Written under `writing`.
+    view: ArcSwap<View>,
+    /// Picks that went in turns, for the policies that do.
+    turn: AtomicU64,
+    writing: Mutex<()>,
+}
+
+/// What endpoints, leases and permits need of their cluster.
+#[derive(Debug)]
+pub(super) struct Shared {
+    service: ArcSwap<Service>,
+    limits: Limits,
+    retry_budget: RetryBudget,
+    /// Endpoints that are ejected, and how many may be.
+    ejected: limits::Gauge,
+    /// Grows when somebody's health or the policy changes: views of an earlier generation are outdated.
+    generation: AtomicU64,
+}
+
+impl Shared {
+    fn health_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Cluster {
+    /// Without endpoints, until [`Cluster::set_endpoints`].
+    pub fn new(key: ClusterKey, service: &Arc<Service>, zone: Option<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            zone,
+            shared: Arc::new(Shared {
+                service: ArcSwap::new(service.clone()),
+                limits: Limits::new(&service.circuit),
+                retry_budget: RetryBudget::new(&service.circuit),
+                ejected: limits::Gauge::default(),
+                generation: AtomicU64::new(0),
+            }),
+            set: ArcSwap::default(),
+            view: ArcSwap::default(),
+            // Proxies that start together do not begin with the same endpoint.
+            turn: AtomicU64::new(crate::base::rng::fresh().u64(..) >> 1),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// The service as it is configured now.
+    pub fn service(&self) -> Arc<Service> {
+        self.shared.service.load_full()
+    }
+
+    /// Takes changed policies and limits over; endpoints and what is known of them stay.
+    pub fn update_service(&self, service: &Arc<Service>) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.service.store(service.clone());
+        self.shared.limits.set(&service.circuit);
+        self.shared.retry_budget.set(&service.circuit);
+        self.limit_ejections(self.set.load().endpoints.len());
+        self.shared.health_changed();
+    }
+
+    /// Replaces all endpoints of this cluster; what is known of an address goes on. Endpoints that are names are left out; give
+    /// their addresses by [`Cluster::set_members`].
+    pub fn set_endpoints(&self, endpoints: Vec<model::Endpoint>) {
+        self.set_members(members::resolved(endpoints));
+    }
+
+    /// Replaces all endpoints of this cluster; what is known of an address goes on.
+    pub fn set_members(&self, members: Vec<Member>) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(set) = self.set.load().with(members, &self.shared) else {
+            return;
+        };
+        self.limit_ejections(set.endpoints.len());
+        self.set.store(Arc::new(set));
+        self.shared.health_changed();
+    }
+
+    /// At most `max_ejection_percent`, but always one.
+    fn limit_ejections(&self, endpoints: usize) {
+        let percent = u64::from(self.shared.service.load().outlier.max_ejection_percent);
+        let max = (endpoints as u64 * percent / 100).max(1);
+        self.shared
+            .ejected
+            .set_max(max.min(u64::from(u32::MAX)) as u32);
+    }
+
+    pub fn endpoints(&self) -> Arc<EndpointSet> {
+        self.set.load_full()
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub fn retry_budget(&self) -> &RetryBudget {
+        &self.shared.retry_budget
+    }
+
+    /// A place for one more connection to this cluster's endpoint.
+    pub fn try_connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
+        ConnectionPermit::acquire(endpoint)
+    }
+
+    /// A place to wait for a connection.
+    pub fn try_pending(&self) -> Result<PendingPermit, Overflow> {
+        PendingPermit::acquire(&self.shared)
+    }
+
+    /// Picks an endpoint for one attempt, none of `avoid` (those this request has tried).
+    ///
+    /// An endpoint whose ejection or avoidance has run out gets the next request as its one probe, whatever the policy.
+    pub fn pick(
+        &self,
+        avoid: &[EndpointId],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, PickError> {
+        let now = nanos(now);
+        let view = self.view(now);
+        match view.pick(avoid, now, &self.turn, rng) {
+            Ok((endpoint, probe)) => self.lease(endpoint, probe, now, rng),
+            Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(avoid, now, rng),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Another thread is working out who may be picked, and what was is of no use to this request: waits for it.
+    #[cold]
+    fn pick_refreshed(
+        &self,
+        avoid: &[EndpointId],
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, PickError> {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(now);
+        drop(writing);
+        let view = self.view.load();
+        let (endpoint, probe) = view.pick(avoid, now, &self.turn, rng)?;
+        self.lease(endpoint, probe, now, rng)
+    }
+
+    fn lease(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        probe: bool,
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, PickError> {
+        match self.shared.limits.try_request() {
+            Ok(()) => Ok(Lease::new(endpoint.clone(), probe, rng.u32(..))),
+            Err(limit) => {
+                if probe {
+                    endpoint.judge(breaker::Verdict::None, true, now, 0);
+                }
+                Err(PickError::Overflow(limit))
+            }
+        }
+    }
+
+    /// Who may be picked; the latest, unless another thread is just working it out.
+    fn view(&self, now: u64) -> arc_swap::Guard<Arc<View>> {
+        let view = self.view.load();
+        if !self.is_outdated(&view, now) {
+            return view;
+        }
+        self.try_refresh(now);
+        self.view.load()
+    }
+
+    fn is_outdated(&self, view: &View, now: u64) -> bool {
+        view.is_outdated(self.shared.generation.load(Ordering::Acquire), now)
+    }
+
+    /// Works out again who may be picked, unless another thread is at it already.
+    #[cold]
+    fn try_refresh(&self, now: u64) {
+        let _writing = match self.writing.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.refresh(now);
+    }
+
+    /// Under `writing`.
+    fn refresh(&self, now: u64) {
+        // Read before the breakers, so that a change while we look makes this view outdated again.
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let policy = self.shared.service.load().balance.policy;
+        let set = self.set.load();
+        let view = View::new(generation, &set, policy, self.zone.as_deref(), now);
+        self.view.store(Arc::new(view));
+    }
+}

@@ -1,0 +1,153 @@
+//! What `/clusters` and the metrics show of a cluster: each endpoint with its state, its load, and why.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Cluster;
+use super::breaker::{Breaker, Phase};
+use super::endpoint::Endpoint;
+use super::plan::Standing;
+use super::time::nanos;
+use crate::model::EndpointState;
+
+/// A cluster at one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// More than half of the endpoints are not healthy, so ejected ones are used too.
+    pub panic: bool,
+    /// Requests that hold a lease.
+    pub requests: u32,
+    pub pending: u32,
+    pub connections: u32,
+    /// Retries granted in the last 10 s, and how many may be.
+    pub retries: (u64, u64),
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// An endpoint at one moment.
+#[derive(Clone, Debug)]
+pub struct EndpointReport {
+    pub endpoint: Arc<Endpoint>,
+    pub standing: Standing,
+    /// One short sentence.
+    pub why: Why,
+    pub in_flight: u32,
+    pub connections: u32,
+    /// The average that `peak_ewma` goes by, penalties included; None before the first answer.
+    pub latency: Option<Duration>,
+    pub failures_in_a_row: u16,
+    pub ejections: u64,
+}
+
+/// The reason for an endpoint's standing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    Healthy,
+    /// Passing, but with failures in a row.
+    Failing(u16),
+    Draining,
+    WeightZero,
+    /// The registry says so.
+    Critical,
+    /// Failures in a row have ejected it; it is tried after this time.
+    Ejected(Duration),
+    /// A connect failed; it is tried after this time.
+    ConnectFailed(Duration),
+    /// A connection broke; it is tried after this time.
+    ConnectionBroke(Duration),
+    /// One request is trying it.
+    Probing,
+    /// The next request tries it.
+    ProbeDue,
+    Removed,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Healthy => f.write_str("healthy"),
+            Why::Failing(1) => f.write_str("healthy, but its last answer was a failure"),
+            Why::Failing(failures) => write!(f, "healthy, but {failures} failures in a row"),
+            Why::Draining => f.write_str("draining: finishes what it holds"),
+            Why::WeightZero => f.write_str("its weight is 0"),
+            Why::Critical => f.write_str("the registry says that it is failing"),
+            Why::Ejected(left) => {
+                write!(
+                    f,
+                    "ejected for failures in a row; tried again in {}",
+                    seconds(left)
+                )
+            }
+            Why::ConnectFailed(left) => {
+                write!(
+                    f,
+                    "could not be connected to; tried again in {}",
+                    seconds(left)
+                )
+            }
+            Why::ConnectionBroke(left) => {
+                write!(f, "a connection broke; tried again in {}", seconds(left))
+            }
+            Why::Probing => f.write_str("half-open: one request is trying it"),
+            Why::ProbeDue => f.write_str("half-open: the next request tries it"),
+            Why::Removed => f.write_str("removed"),
+        }
+    }
+}
+
+fn seconds(left: &Duration) -> String {
+    format!("{:.1} s", left.as_secs_f64())
+}
+
+impl Cluster {
+    /// How the cluster is at this moment.
+    pub fn report(&self, now: Instant) -> Report {
+        let now_nanos = nanos(now);
+        let limits = self.limits();
+        let set = self.endpoints();
+        Report {
+            panic: self.view(now_nanos).panic,
+            requests: limits.requests(),
+            pending: limits.pending(),
+            connections: limits.connections(),
+            retries: self.retry_budget().used(now),
+            endpoints: set.endpoints.iter().map(|e| e.report(now_nanos)).collect(),
+        }
+    }
+}
+
+impl Endpoint {
+    fn report(self: &Arc<Self>, now: u64) -> EndpointReport {
+        let breaker = self.breaker();
+        EndpointReport {
+            endpoint: self.clone(),
+            standing: self.standing(),
+            why: why(self, breaker, now),
+            in_flight: self.in_flight(),
+            connections: self.connections(),
+            latency: self.latency(now),
+            failures_in_a_row: breaker.consecutive,
+            ejections: self.ejections_total(),
+        }
+    }
+}
+
+fn why(endpoint: &Endpoint, breaker: Breaker, now: u64) -> Why {
+    let left = Duration::from_nanos(breaker.due().unwrap_or(0).saturating_sub(now));
+    match breaker.phase {
+        _ if endpoint.model.state == EndpointState::Draining => Why::Draining,
+        _ if endpoint.model.weight == 0 => Why::WeightZero,
+        Phase::Retired => Why::Removed,
+        Phase::Closed if endpoint.model.state == EndpointState::Critical => Why::Critical,
+        Phase::Closed if breaker.consecutive > 0 => Why::Failing(breaker.consecutive),
+        Phase::Closed => Why::Healthy,
+        _ if breaker.is_due(now) => Why::ProbeDue,
+        Phase::AvoidedProbe | Phase::OpenProbe => Why::Probing,
+        Phase::Open => Why::Ejected(left),
+        Phase::Avoided if breaker.unreachable => Why::ConnectFailed(left),
+        Phase::Avoided => Why::ConnectionBroke(left),
+    }
+}

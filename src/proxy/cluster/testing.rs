@@ -1,0 +1,62 @@
+//! What the tests of this folder share.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::Cluster;
+use crate::model::{
+    self, Address, Balance, Circuit, ClusterKey, EndpointState, Name, Outlier, Policy, Service,
+};
+
+/// 10.0.0.1 at this port, weight 1.
+pub fn endpoint(port: u16) -> model::Endpoint {
+    model::Endpoint {
+        address: Address::Socket(address(port)),
+        port: None,
+        weight: 1,
+        zone: None,
+        priority: 0,
+        labels: Arc::default(),
+        state: EndpointState::Passing,
+        instance: None,
+    }
+}
+
+pub fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::new(10, 0, 0, 1), port).into()
+}
+
+pub fn service() -> Service {
+    Service {
+        name: Name::local("reviews"),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        subsets: Vec::new(),
+        balance: Balance::default(),
+        outlier: Outlier::default(),
+        circuit: Circuit::default(),
+        tls: None,
+    }
+}
+
+pub fn with_policy(policy: Policy) -> Service {
+    Service {
+        balance: Balance { policy },
+        ..service()
+    }
+}
+
+pub fn key() -> ClusterKey {
+    ClusterKey {
+        service: Name::local("reviews"),
+        subset: None,
+        port: None,
+    }
+}
+
+/// A cluster of endpoints at the ports 1 to `count`.
+pub fn cluster(service: Service, count: u16) -> Arc<Cluster> {
+    let cluster = Cluster::new(key(), &Arc::new(service), None);
+    cluster.set_endpoints((1..=count).map(endpoint).collect());
+    cluster
+}
