@@ -2,6 +2,6 @@
 
 pub mod cluster;
 pub mod filter;
-pub mod http1;
 pub mod http;
+pub mod http1;
 pub mod route;

@@ -23,6 +23,8 @@ pub mod report;
 pub mod retry_budget;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod time;
 mod view;
 

@@ -39,7 +39,7 @@ enum Rule {
     RoundRobin,
     WeightedRoundRobin(Schedule),
     LeastRequest(Sampler),
-    LeastConnections,
+    LeastConnections(Sampler),
     PeakEwma(Sampler),
 }
 
@@ -76,7 +76,9 @@ impl Balancer {
             Rule::LeastRequest(sampler) => {
                 least_request::pick(sampler, |index| self.in_flight(index), rng)
             }
-            Rule::LeastConnections => least_connections::pick(count, |index| self.open(index), rng),
+            Rule::LeastConnections(sampler) => {
+                least_connections::pick(sampler, |index| self.open(index), rng)
+            }
             Rule::PeakEwma(sampler) => peak_ewma::pick(sampler, |index| self.pace(index, now), rng),
         };
         &self.members[index].endpoint
@@ -113,7 +115,7 @@ impl Balancer {
             Rule::LeastRequest(_) => {
                 (self.in_flight(index) as f32 + chance) * self.members[index].burden
             }
-            Rule::LeastConnections => self.open(index).0 + chance * 1e-3,
+            Rule::LeastConnections(_) => self.open(index).0 + chance * 1e-3,
             Rule::PeakEwma(_) => self.pace(index, now).cost() * (1.0 + chance * 1e-3),
         }
     }
@@ -149,7 +151,7 @@ impl Rule {
                 Rule::WeightedRoundRobin(Schedule::new(weights))
             }
             Policy::LeastRequest => Rule::LeastRequest(Sampler::new(weights)),
-            Policy::LeastConnections => Rule::LeastConnections,
+            Policy::LeastConnections => Rule::LeastConnections(Sampler::new(weights)),
             Policy::PeakEwma => Rule::PeakEwma(Sampler::new(weights)),
         }
     }

@@ -36,6 +36,13 @@ impl Sampler {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Sampler::Uniform { count } => *count as usize,
+            Sampler::Alias { slots, .. } => slots.len(),
+        }
+    }
+
     /// The weights, where they are unequal.
     pub(super) fn weights(&self) -> Option<&[u32]> {
         match self {
