@@ -9,9 +9,11 @@ mod process;
 mod registry;
 mod requests;
 mod scrape;
+mod services;
 
 pub use histogram::{DURATION_BOUNDS, Histogram};
 pub use process::register as register_process;
 pub use registry::{Counter, Format, Gauge, Registry};
 pub use requests::{ListenerRequests, RequestSeries, Requests};
 pub use scrape::Scrape;
+pub use services::{Amount, Count, ServiceSeries, Services};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 
-use super::{Requests, Scrape};
+use super::{Requests, Scrape, Services};
 
 type Collect = Box<dyn Fn(&mut Scrape) + Send + Sync>;
 
@@ -19,6 +19,7 @@ pub struct Registry {
 struct Shared {
     collectors: Mutex<Vec<Collect>>,
     requests: Requests,
+    services: Services,
 }
 
 /// The text formats of the exposition.
@@ -49,6 +50,11 @@ impl Registry {
     /// Requests by listener, route and service.
     pub fn requests(&self) -> &Requests {
         &self.shared.requests
+    }
+
+    /// Attempts and connections by service.
+    pub fn services(&self) -> &Services {
+        &self.shared.services
     }
 
     /// Asks `collect` at each scrape; for what a module counts by itself.
@@ -98,6 +104,7 @@ impl Collector for Registry {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut scrape = Scrape::default();
         self.shared.requests.collect(&mut scrape);
+        self.shared.services.collect(&mut scrape);
         for collect in self.lock().iter() {
             collect(&mut scrape);
         }
