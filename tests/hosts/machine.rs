@@ -1,0 +1,46 @@
+//! What the machine must have before a scenario starts.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Whether scenarios are to run at all; a scenario that was asked for never passes by doing nothing.
+pub fn scenarios_wanted() -> bool {
+    ["PILLION_HOSTS", "PILLION_TESTS_ALL", "CI"]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0"))
+}
+
+/// True when the scenario is to run; fails, saying what to do, when it is and the machine cannot.
+#[must_use]
+pub fn ready(programs: &[&str]) -> bool {
+    if !scenarios_wanted() {
+        return false;
+    }
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    assert_eq!(
+        unsafe { libc::geteuid() },
+        0,
+        "this scenario needs root: run tests/hosts/run as root"
+    );
+    for program in programs {
+        assert!(
+            find(program).is_some(),
+            "this scenario needs the program `{program}`: tests/install installs it"
+        );
+    }
+    true
+}
+
+/// Where a program is; the directories for administrators are searched too.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    directories
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The binary under test.
+pub fn pillion() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_pillion"))
+}

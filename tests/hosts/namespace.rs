@@ -1,0 +1,143 @@
+//! Hosts of a test: network namespaces joined by a cable, gone when the test ends.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use crate::machine::pillion;
+use crate::process::{Finished, run, succeed};
+
+/// A network namespace as a host of its own; dropping it removes it, with its interfaces and rules.
+pub struct Host {
+    name: String,
+}
+
+impl Host {
+    fn new(role: &str) -> Host {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pillion-{}-{number}-{role}", std::process::id());
+        succeed(Command::new("ip").args(["netns", "add", &name]));
+        let host = Host { name };
+        host.ip("link set lo up");
+        host
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/var/run/netns").join(&self.name)
+    }
+
+    /// Runs `ip` for this host.
+    pub fn ip(&self, arguments: &str) -> String {
+        let words = arguments.split_whitespace();
+        succeed(Command::new("ip").args(["-n", &self.name]).args(words))
+    }
+
+    /// A command that runs in this host, as root.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display()));
+        command.arg("--").arg(program.as_ref());
+        command
+    }
+
+    /// A command that runs in this host as another user, who is no member of root's groups.
+    pub fn command_as(&self, uid: u32, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display()));
+        command.arg("--").arg("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+        command.arg("--clear-groups").arg(program.as_ref());
+        command
+    }
+
+    /// `pillion intercept` with these words.
+    pub fn intercept(&self, arguments: &str) -> Finished {
+        let words = arguments.split_whitespace();
+        run(self.command(pillion()).arg("intercept").args(words))
+    }
+
+    pub fn apply_rules(&self, arguments: &str) {
+        let words = arguments.split_whitespace();
+        succeed(
+            self.command(pillion())
+                .args(["intercept", "apply"])
+                .args(words),
+        );
+    }
+
+    /// Everything nftables knows in this host, without counters' values, which traffic moves.
+    pub fn ruleset(&self) -> String {
+        succeed(self.command("nft").args(["-s", "list", "ruleset"]))
+    }
+
+    /// Runs a piece of the test inside this host: sockets that it opens belong to the host wherever they go.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(self.path()).expect("a host's namespace has a file");
+        let entered = || {
+            // SAFETY: the descriptor is open, and only this thread, which ends below, changes its namespace.
+            let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "setns: {}", std::io::Error::last_os_error());
+            work()
+        };
+        thread::scope(|scope| match scope.spawn(entered).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+}
+
+/// Two hosts and the cable between them.
+pub struct Pair {
+    pub client: Host,
+    pub server: Host,
+}
+
+/// The addresses of [`Pair`]'s hosts.
+pub const CLIENT: [IpAddr; 2] = [v4(1), v6(1)];
+pub const SERVER: [IpAddr; 2] = [v4(2), v6(2)];
+
+const fn v4(host: u8) -> IpAddr {
+    IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, host))
+}
+
+const fn v6(host: u16) -> IpAddr {
+    IpAddr::V6(std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host))
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        let pair = Pair {
+            client: Host::new("client"),
+            server: Host::new("server"),
+        };
+        succeed(
+            Command::new("ip")
+                .args(["link", "add", "eth0", "netns", &pair.client.name])
+                .args(["type", "veth", "peer", "name", "eth0", "netns"])
+                .arg(&pair.server.name),
+        );
+        pair.client.connect(CLIENT);
+        pair.server.connect(SERVER);
+        pair
+    }
+}
+
+impl Host {
+    fn connect(&self, [v4, v6]: [IpAddr; 2]) {
+        self.ip("link set eth0 up");
+        self.ip(&format!("addr add {v4}/24 dev eth0"));
+        // Without duplicate address detection, which would keep the address from being used for a second.
+        self.ip(&format!("addr add {v6}/64 dev eth0 nodad"));
+    }
+}
