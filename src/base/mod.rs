@@ -6,3 +6,4 @@ pub mod ewma;
 pub mod net;
 pub mod rng;
 pub mod timer;
+pub mod units;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
+mod check;
 mod health;
 mod intercept;
 mod version;
@@ -27,6 +28,8 @@ struct Arguments {
 /// One variant a subcommand, one file a variant; each file has an `Arguments` struct and a `run`.
 #[derive(Subcommand)]
 enum Command {
+    /// Report every problem of configuration files, with its place
+    Check(check::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Redirect an application's traffic to its sidecar, or stop doing so
@@ -38,6 +41,7 @@ enum Command {
 /// Parses the process's arguments and runs the chosen subcommand.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),

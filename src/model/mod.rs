@@ -17,7 +17,7 @@ pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, TlsMod
 pub use name::Name;
 pub use route::{
     Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, PathMatch, QueryMatch, Retry,
-    Route, RouteMatch, Rule, Timeouts, ValueMatch,
+    Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, ClusterKey, Outlier, Policy, Port, Protocol, Service, Subset, UpstreamTls,

@@ -9,9 +9,20 @@ pub struct Route {
     pub name: Name,
     /// Empty matches every host.
     pub hostnames: Vec<HostPattern>,
+    /// The services whose outbound traffic it applies to, whatever the host (`parentRefs` of kind `Service`). In
+    /// `Snapshot::mesh_routes`, a route without any applies by its hostnames, which are not empty then.
+    pub parents: Vec<ServiceParent>,
     /// Age, for precedence among equals: lower is older. From `creationTimestamp`, else the registry's revision, else 0.
     pub created: i64,
     pub rules: Vec<Rule>,
+}
+
+/// A service that a route is attached to. A route of another namespace than the service's counts only for callers of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceParent {
+    pub service: Name,
+    /// None applies to every port of the service.
+    pub port: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +84,7 @@ pub struct Backend {
     pub filters: Vec<Filter>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BackendTarget {
     Cluster(ClusterKey),
     /// The reference does not resolve; its share of the traffic gets 500 with this reason.

@@ -1,0 +1,121 @@
+//! `pillion check`: every problem of configuration files, before anything runs on them.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::config::{self, Problem, Source, bootstrap, problem, source};
+
+/// Checks files and folders: mesh documents together, as one mesh, and each sidecar.yaml or registry.yaml by itself.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  pillion check sidecar.yaml mesh/\n\n\
+    Exits 0 when nothing stands against applying the files (warnings do not), else 1.")]
+pub struct Arguments {
+    /// Files, or folders of *.yaml and *.yml
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How to print what is found
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let report = Report::of(&arguments.files);
+    // A reader that went away, such as `head`, is no failure of the check.
+    let _ = match arguments.output {
+        Output::Text => report.print_text(),
+        Output::Json => report.print_json(),
+    };
+    if report.problems.iter().any(Problem::is_error) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What was found in all files.
+struct Report {
+    problems: Vec<Problem>,
+    /// How many documents of each kind there are.
+    kinds: BTreeMap<&'static str, usize>,
+}
+
+impl Report {
+    fn of(files: &[PathBuf]) -> Self {
+        let mut problems = Vec::new();
+        let mut kinds = BTreeMap::new();
+        let mut mesh = Vec::new();
+        for file in files {
+            match source::read(file) {
+                Ok(sources) => mesh.extend(sources),
+                Err(unreadable) => problems.extend(unreadable),
+            }
+        }
+        mesh.retain(|source| {
+            let Some(kind) = bootstrap::recognise(&source.text) else {
+                return true;
+            };
+            let path = PathBuf::from(source.origin.to_string());
+            problems.extend(bootstrap::validate(kind, &path, &source.text));
+            *kinds.entry(kind.as_str()).or_default() += 1;
+            false
+        });
+        problems.extend(config::validate(&mesh));
+        count_kinds(&mesh, &mut kinds);
+        Problem::arrange(&mut problems);
+        Self { problems, kinds }
+    }
+
+    fn print_text(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        write!(out, "{}", problem::render(&self.problems, colour))?;
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.is_error())
+            .count();
+        match errors {
+            0 => writeln!(out, "ok: {}", self.summary()),
+            1 => writeln!(out, "1 error"),
+            _ => writeln!(out, "{errors} errors"),
+        }
+    }
+
+    /// `2 Gateway, 5 HTTPRoute, 3 Service`
+    fn summary(&self) -> String {
+        if self.kinds.is_empty() {
+            return "no documents".to_owned();
+        }
+        let counts = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"));
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
+    fn print_json(&self) -> io::Result<()> {
+        let ok = !self.problems.iter().any(Problem::is_error);
+        let report =
+            serde_json::json!({"ok": ok, "documents": self.kinds, "problems": self.problems});
+        writeln!(io::stdout().lock(), "{report:#}")
+    }
+}
+
+fn count_kinds(mesh: &[Source], kinds: &mut BTreeMap<&'static str, usize>) {
+    for source in mesh {
+        let name = source.origin.to_string();
+        for document in config::document_identities(&name, &source.text).unwrap_or_default() {
+            *kinds.entry(document.kind).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,270 @@
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Part, Placed, parts};
+use crate::config::problem::{Finding, Problem, Spot};
+use crate::config::spec::{Document, Kind, KubernetesServiceSpec, ServiceSpec, Spec};
+use crate::model::{
+    Balance, Certificate, Circuit, ClusterKey, Name, Outlier, Port, Service, Subset, UpstreamTls,
+};
+
+/// A service as it was compiled, and the documents it was compiled from.
+pub struct CachedService {
+    ours: Option<Arc<Document>>,
+    kubernetes: Option<Arc<Document>>,
+    service: Arc<Service>,
+}
+
+/// All services and what their subsets are called.
+pub struct Services {
+    pub compiled: HashMap<Name, Arc<Service>>,
+    /// A subset's name, in its service's namespace, to the service.
+    subsets: HashMap<Name, Name>,
+}
+
+/// The documents of one service: ours, Kubernetes', or both.
+#[derive(Default)]
+struct Documents<'p> {
+    ours: Option<Part<'p, ServiceSpec>>,
+    kubernetes: Option<Part<'p, KubernetesServiceSpec>>,
+}
+
+pub fn compile<'p>(
+    chosen: &[&'p Placed<'p>],
+    cache: &mut HashMap<Name, CachedService>,
+    problems: &mut Vec<Problem>,
+) -> Services {
+    let documents = by_name(chosen);
+    let subsets = subsets(&documents, problems);
+    let mut compiled = HashMap::with_capacity(documents.len());
+    let mut kept = HashMap::with_capacity(documents.len());
+    for (name, documents) in documents {
+        let cached = match cache.remove(&name) {
+            Some(cached) if cached.is_of(&documents) => cached,
+            _ => documents.compile(&name),
+        };
+        compiled.insert(name.clone(), Arc::clone(&cached.service));
+        kept.insert(name, cached);
+    }
+    *cache = kept;
+    Services { compiled, subsets }
+}
+
+fn by_name<'p>(chosen: &[&'p Placed<'p>]) -> HashMap<Name, Documents<'p>> {
+    let mut documents: HashMap<Name, Documents<'p>> = HashMap::new();
+    let ours = parts(chosen, Kind::Service, |spec| match spec {
+        Spec::Service(spec) => Some(spec),
+        _ => None,
+    });
+    for part in ours {
+        let name = part.name().clone();
+        documents.entry(name).or_default().ours = Some(part);
+    }
+    let kubernetes = parts(chosen, Kind::KubernetesService, |spec| match spec {
+        Spec::KubernetesService(spec) => Some(spec),
+        _ => None,
+    });
+    for part in kubernetes {
+        let name = part.name().clone();
+        documents.entry(name).or_default().kubernetes = Some(part);
+    }
+    documents
+}
+
+/// Subsets share the namespace of services, so that a route can name either.
+fn subsets(
+    documents: &HashMap<Name, Documents<'_>>,
+    problems: &mut Vec<Problem>,
+) -> HashMap<Name, Name> {
+    let mut subsets: HashMap<Name, Name> = HashMap::new();
+    let mut ours: Vec<_> = documents
+        .values()
+        .filter_map(|both| both.ours.as_ref())
+        .collect();
+    ours.sort_by_key(|part| part.name());
+    for part in ours {
+        for (subset, spot) in &part.spec.subsets {
+            let service = part.name();
+            let name = Name {
+                namespace: Arc::clone(&service.namespace),
+                name: Arc::clone(&subset.name),
+            };
+            let taken = match subsets.get(&name) {
+                Some(other) => Some(format!("a subset of service {other}")),
+                None if documents.contains_key(&name) => Some(format!("the service {name}")),
+                None => None,
+            };
+            match taken {
+                Some(other) => {
+                    problems.push(part.placed.problem(&taken_name(spot, subset, &other)))
+                }
+                None => {
+                    subsets.insert(name, service.clone());
+                }
+            }
+        }
+    }
+    subsets
+}
+
+fn taken_name(spot: &Spot, subset: &Subset, other: &str) -> Finding {
+    let message = format!("the name `{}` is taken by {other}", subset.name);
+    let hint = "subsets and services of a namespace share their names; choose another";
+    Finding::error(spot.clone(), message, hint)
+}
+
+impl CachedService {
+    fn is_of(&self, documents: &Documents<'_>) -> bool {
+        let same = |cached: &Option<Arc<Document>>, now: Option<&Placed<'_>>| match (cached, now) {
+            (Some(cached), Some(now)) => Arc::ptr_eq(cached, &now.document),
+            (None, None) => true,
+            _ => false,
+        };
+        same(&self.ours, documents.ours.as_ref().map(|part| part.placed))
+            && same(
+                &self.kubernetes,
+                documents.kubernetes.as_ref().map(|part| part.placed),
+            )
+    }
+}
+
+impl Documents<'_> {
+    fn compile(&self, name: &Name) -> CachedService {
+        let ours = self.ours.as_ref();
+        let kubernetes = self.kubernetes.as_ref();
+        let service = match ours {
+            Some(part) => from_ours(name, part),
+            None => bare(name),
+        };
+        let ports = kubernetes.map_or(&[][..], |part| &part.spec.ports);
+        let service = Service {
+            ports: merge(service.ports, ports),
+            ..service
+        };
+        CachedService {
+            ours: ours.map(|part| Arc::clone(&part.placed.document)),
+            kubernetes: kubernetes.map(|part| Arc::clone(&part.placed.document)),
+            service: Arc::new(service),
+        }
+    }
+}
+
+fn from_ours(name: &Name, part: &Part<'_, ServiceSpec>) -> Service {
+    let spec = part.spec;
+    let folder = part.placed.origin.folder();
+    let mut subsets: Vec<Subset> = spec
+        .subsets
+        .iter()
+        .map(|(subset, _)| subset.clone())
+        .collect();
+    subsets.sort_by(|a, b| a.name.cmp(&b.name));
+    Service {
+        name: name.clone(),
+        ports: spec.ports.clone(),
+        endpoints: spec.endpoints.clone(),
+        subsets,
+        balance: spec.balance.clone(),
+        outlier: spec.outlier.clone(),
+        circuit: spec.circuit.clone(),
+        tls: spec.tls.as_ref().map(|tls| in_folder(tls, folder)),
+    }
+}
+
+fn bare(name: &Name) -> Service {
+    Service {
+        name: name.clone(),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        subsets: Vec::new(),
+        balance: Balance::default(),
+        outlier: Outlier::default(),
+        circuit: Circuit::default(),
+        tls: None,
+    }
+}
+
+/// Our ports first; where both name a port, ours says its protocol, if it does.
+fn merge(mut ports: Vec<Port>, kubernetes: &[Port]) -> Vec<Port> {
+    for port in kubernetes {
+        match ports.iter_mut().find(|ours| ours.port == port.port) {
+            Some(ours) => ours.protocol = ours.protocol.or(port.protocol),
+            None => ports.push(port.clone()),
+        }
+    }
+    ports
+}
+
+fn in_folder(tls: &UpstreamTls, folder: &Path) -> UpstreamTls {
+    UpstreamTls {
+        sni: tls.sni.clone(),
+        ca: tls.ca.as_ref().map(|ca| folder.join(ca)),
+        certificate: tls
+            .certificate
+            .as_ref()
+            .map(|pair| certificate_in(pair, folder)),
+    }
+}
+
+/// Paths as the process opens them: a relative one starts from the folder of the file it is written in.
+pub fn certificate_in(certificate: &Certificate, folder: &Path) -> Certificate {
+    let join = |path: &PathBuf| folder.join(path);
+    Certificate {
+        chain: join(&certificate.chain),
+        key: join(&certificate.key),
+    }
+}
+
+impl Services {
+    /// What a reference means: a service, or a subset of one; the port must be one of the service's, if it lists any.
+    pub fn resolve(&self, name: &Name, port: Option<u16>) -> Result<ClusterKey, Unresolved> {
+        let (service, subset) = match (self.compiled.get(name), self.subsets.get(name)) {
+            (Some(service), _) => (service, None),
+            (None, Some(of)) => (&self.compiled[of], Some(Arc::clone(&name.name))),
+            (None, None) => return Err(self.unknown(name)),
+        };
+        if let Some(port) = port
+            && !service.ports.is_empty()
+            && service.ports.iter().all(|known| known.port != port)
+        {
+            let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
+            return Err(Unresolved {
+                message: format!("service {} has no port {port}", service.name),
+                hint: format!("it has {}", ports.join(", ")),
+            });
+        }
+        let only = match &service.ports[..] {
+            [port] => Some(port.port),
+            _ => None,
+        };
+        Ok(ClusterKey {
+            service: service.name.clone(),
+            subset,
+            port: port.or(only),
+        })
+    }
+
+    fn unknown(&self, name: &Name) -> Unresolved {
+        let all = self.compiled.keys().chain(self.subsets.keys());
+        let near = all
+            .clone()
+            .filter(|known| known.namespace == name.namespace);
+        let near = crate::config::decode::closest(&name.name, near.map(|known| &*known.name));
+        let elsewhere = all.clone().find(|known| known.name == name.name);
+        let hint = match (near, elsewhere) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(known)) => format!("did you mean `namespace: {}`?", known.namespace),
+            (None, None) => "add a document `kind: Service` of that name".to_owned(),
+        };
+        Unresolved {
+            message: format!("there is no service or subset {name}"),
+            hint,
+        }
+    }
+}
+
+/// Why a reference leads nowhere, and what to do.
+pub struct Unresolved {
+    pub message: String,
+    pub hint: String,
+}

@@ -1,0 +1,71 @@
+//! Every default of the configuration, on one page.
+//!
+//! Those of balancing, outliers and circuits are the `Default` of their types in `model`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+const fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+// Routes
+/// Retries after the first try, where `retry` is there but does not say.
+pub const RETRY_ATTEMPTS: u32 = 2;
+pub const RETRY_ATTEMPTS_MAX: u64 = 100;
+pub const RETRY_BACKOFF: Duration = Duration::from_millis(25);
+pub const BACKEND_WEIGHT: u32 = 1;
+
+// Services
+pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Most of any weight, as in the Gateway API.
+pub const WEIGHT_MAX: u64 = 1_000_000;
+
+// Gateways
+pub const GATEWAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+// The sidecar's own sockets
+pub const OUTBOUND_ADDRESS: SocketAddr = loopback(15_001);
+pub const INBOUND_ADDRESS: SocketAddr = everywhere(15_006);
+pub const ADMIN_ADDRESS: SocketAddr = loopback(15_000);
+pub const APP_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Threads of a sidecar: this, or the number of CPUs where that is less. A gateway takes every CPU.
+pub const SIDECAR_WORKERS: usize = 2;
+pub const WORKERS_MAX: u64 = 256;
+
+// The sidecar's limits
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DETECTION_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub const PASSTHROUGH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Downstream connections without a request.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Pooled upstream connections without a request; less where the upstream says so.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// HTTP exchanges in which no byte moves either way.
+pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+pub const DOWNSTREAM_CONNECTIONS_MAX: u32 = 50_000;
+pub const HEADER_BYTES_MAX: u64 = 64 << 10;
+pub const HEADERS_MAX: u32 = 128;
+
+// Shutting down
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+// Records
+pub const LOG_LEVEL: &str = "info";
+pub const ACCESS_LOG_SAMPLE_PERCENT: f64 = 100.0;
+
+// The registry
+pub const REGISTRY_ADDRESS: SocketAddr = loopback(15_010);
+pub const REGISTRY_URL: &str = "http://127.0.0.1:15010";
+pub const REGISTRY_DATA: &str = "pillion-data";
+/// Revisions of each document that are kept.
+pub const HISTORY: u32 = 100;
+pub const CRITICAL_AFTER: Duration = Duration::from_secs(15);
+pub const REMOVE_AFTER: Duration = Duration::from_secs(30);

@@ -1,0 +1,102 @@
+//! Sources to a snapshot, again and again: only documents whose text changed are parsed again.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::compile::{Cache, Placed, compile};
+use super::problem::Problem;
+use super::source::Source;
+use super::spec::Document;
+use super::yaml;
+use crate::model::Snapshot;
+
+/// Reads sources into snapshots and remembers what it read.
+pub struct Loader {
+    documents: HashMap<TextKey, Arc<Document>>,
+    hashers: (RandomState, RandomState),
+    compiled: Cache,
+    revision: u64,
+}
+
+/// A snapshot, and what else there is to say about its documents: warnings and notes.
+#[derive(Debug)]
+pub struct Loaded {
+    pub snapshot: Snapshot,
+    pub remarks: Vec<Problem>,
+}
+
+/// A document's text, told from any other by 128 bits of two seeded hashes.
+type TextKey = (u64, u64);
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            documents: HashMap::new(),
+            hashers: (RandomState::default(), RandomState::default()),
+            compiled: Cache::default(),
+            revision: 0,
+        }
+    }
+}
+
+impl Loader {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The snapshot of these sources, or every problem that stands against it; the order of sources does not matter.
+    ///
+    /// A document in a file (or text) takes the place of the registry's of the same kind, namespace and name.
+    pub fn load(&mut self, sources: &[Source]) -> Result<Loaded, Vec<Problem>> {
+        let placed = self.read(sources);
+        let (mut snapshot, mut problems) = compile(&placed, &mut self.compiled);
+        Problem::arrange(&mut problems);
+        if problems.iter().any(Problem::is_error) {
+            return Err(problems);
+        }
+        self.revision += 1;
+        snapshot.revision = self.revision;
+        Ok(Loaded {
+            snapshot,
+            remarks: problems,
+        })
+    }
+
+    fn read<'s>(&mut self, sources: &'s [Source]) -> Vec<Placed<'s>> {
+        let mut placed = Vec::new();
+        let mut kept = HashMap::with_capacity(self.documents.len());
+        for source in sources {
+            for part in yaml::split(&source.text) {
+                let key = self.key(source.origin.folder(), part.text);
+                let known = kept.get(&key).or_else(|| self.documents.get(&key));
+                let document = known
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Document::read(part.text)));
+                kept.insert(key, Arc::clone(&document));
+                placed.push(Placed {
+                    origin: &source.origin,
+                    first_line: part.first_line,
+                    text: part.text,
+                    document,
+                });
+            }
+        }
+        self.documents = kept;
+        placed
+    }
+
+    /// The folder counts too, as relative paths in a document start from there.
+    fn key(&self, folder: &Path, text: &str) -> TextKey {
+        let hash = |state: &RandomState| {
+            let mut hasher = state.build_hasher();
+            hasher.write(folder.as_os_str().as_encoded_bytes());
+            hasher.write(text.as_bytes());
+            hasher.finish()
+        };
+        (hash(&self.hashers.0), hash(&self.hashers.1))
+    }
+}

@@ -1,0 +1,216 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::route::{BackendRef, service_ref};
+use crate::config::decode::{Cursor, Fields};
+use crate::config::problem::Spot;
+use crate::model::{Certificate, HostPattern, ListenerTls, TlsMode};
+
+#[derive(Debug)]
+pub struct GatewaySpec {
+    /// Where to listen; empty is the default address.
+    pub addresses: Vec<IpAddr>,
+    pub listeners: Vec<ListenerSpec>,
+}
+
+#[derive(Debug)]
+pub struct ListenerSpec {
+    pub name: Arc<str>,
+    pub port: u16,
+    pub protocol: ListenerProtocol,
+    pub hostname: Option<HostPattern>,
+    pub tls: Option<ListenerTls>,
+    pub allowed: AllowedNamespaces,
+    /// Where a TCP listener's bytes go.
+    pub backend: Option<BackendRef>,
+    pub spot: Spot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerProtocol {
+    Http,
+    Https,
+    Tcp,
+}
+
+impl ListenerProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ListenerProtocol::Http => "HTTP",
+            ListenerProtocol::Https => "HTTPS",
+            ListenerProtocol::Tcp => "TCP",
+        }
+    }
+}
+
+/// Whose routes may attach to a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AllowedNamespaces {
+    #[default]
+    Same,
+    All,
+}
+
+pub(super) fn read(fields: &mut Fields<'_, '_>) -> GatewaySpec {
+    fields.not_built(&[
+        ("infrastructure", ""),
+        ("backendTLS", "; say `tls` in the Service"),
+        ("tls", " for a whole Gateway; say it for each listener"),
+        ("allowedListeners", ""),
+    ]);
+    fields.optional("gatewayClassName", |c| c.name());
+    let one = fields.optional("address", |c| c.ip_address());
+    let mut addresses = fields.list("addresses", gateway_address);
+    addresses.extend(one);
+    let listeners = fields.required("listeners", |cursor| {
+        let listeners = cursor.list(|cursor| cursor.fields(listener))?;
+        if listeners.is_empty() {
+            cursor.warning("a Gateway without listeners does nothing", "");
+        }
+        Some(listeners)
+    });
+    GatewaySpec {
+        addresses,
+        listeners: listeners.unwrap_or_default(),
+    }
+}
+
+fn gateway_address(cursor: Cursor<'_>) -> Option<IpAddr> {
+    cursor.fields(|fields| {
+        fields.optional("type", |cursor| cursor.choice(&[("IPAddress", ())]));
+        fields.required("value", |c| c.ip_address())
+    })
+}
+
+fn listener(fields: &mut Fields<'_, '_>) -> Option<ListenerSpec> {
+    let name = fields.required("name", |c| c.name());
+    let port = fields.required("port", |c| c.port());
+    let protocol = fields.required("protocol", protocol);
+    let hostname = fields.optional("hostname", |c| c.host_pattern());
+    let tls = fields.optional("tls", |cursor| cursor.fields(tls));
+    let allowed = fields.optional("allowedRoutes", |cursor| cursor.fields(allowed_routes));
+    let backend = fields.optional("backend", |cursor| cursor.fields(service_ref));
+    let listener = ListenerSpec {
+        name: name?,
+        port: port?,
+        protocol: protocol?,
+        hostname,
+        tls,
+        allowed: allowed.unwrap_or_default(),
+        backend,
+        spot: fields.cursor().spot(),
+    };
+    check_protocol(&listener, fields);
+    Some(listener)
+}
+
+fn protocol(cursor: Cursor<'_>) -> Option<ListenerProtocol> {
+    match cursor.text()? {
+        "TLS" | "UDP" => cursor.error("this protocol is not built yet", "HTTP, HTTPS or TCP"),
+        _ => cursor.choice(&[
+            ("HTTP", ListenerProtocol::Http),
+            ("HTTPS", ListenerProtocol::Https),
+            ("TCP", ListenerProtocol::Tcp),
+        ]),
+    }
+}
+
+/// What each protocol needs and excludes; a key with a wrong value was reported already, so its presence counts.
+fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
+    let here = fields.cursor();
+    let (tls, backend) = (fields.has("tls"), fields.has("backend"));
+    let name = listener.protocol.as_str();
+    match listener.protocol {
+        ListenerProtocol::Https if !tls => {
+            here.error::<()>(
+                "an HTTPS listener needs `tls`",
+                "tls: {certificates: [{cert, key}]}",
+            );
+        }
+        ListenerProtocol::Http | ListenerProtocol::Tcp if tls => {
+            here.error::<()>(
+                format!("a {name} listener has no `tls`"),
+                "write `protocol: HTTPS`?",
+            );
+        }
+        ListenerProtocol::Tcp if !backend => {
+            here.error::<()>(
+                "a TCP listener needs `backend`",
+                "backend: {name: db, port: 5432}",
+            );
+        }
+        ListenerProtocol::Tcp if fields.has("hostname") => {
+            here.error::<()>(
+                "a TCP listener has no `hostname`",
+                "nothing in its bytes says one",
+            );
+        }
+        ListenerProtocol::Http | ListenerProtocol::Https if backend => {
+            let message = format!("a {name} listener has no `backend`");
+            here.error::<()>(message, "its HTTPRoutes say where requests go");
+        }
+        _ => {}
+    }
+}
+
+fn tls(fields: &mut Fields<'_, '_>) -> Option<ListenerTls> {
+    fields.not_built(&[
+        (
+            "certificateRefs",
+            "; write `certificates: [{cert: path, key: path}]`",
+        ),
+        ("frontendValidation", ""),
+        ("options", ""),
+    ]);
+    let mode = fields.optional("mode", |cursor| match cursor.text()? {
+        "Passthrough" => cursor.error("Passthrough is not built yet", "Terminate"),
+        _ => cursor.choice(&[("Terminate", TlsMode::Terminate)]),
+    });
+    let certificates = fields.required("certificates", |cursor| {
+        let certificates = cursor.list(|cursor| cursor.fields(certificate))?;
+        if certificates.is_empty() {
+            return cursor.error(
+                "at least one certificate is needed",
+                "[{cert: path, key: path}]",
+            );
+        }
+        Some(certificates)
+    });
+    Some(ListenerTls {
+        mode: mode.unwrap_or(TlsMode::Terminate),
+        certificates: certificates?,
+    })
+}
+
+/// A certificate chain and its key, as paths of PEM files.
+pub(super) fn certificate(fields: &mut Fields<'_, '_>) -> Option<Certificate> {
+    let chain = fields.required("cert", |c| c.path());
+    let key = fields.required("key", |c| c.path());
+    Some(Certificate {
+        chain: chain?,
+        key: key?,
+    })
+}
+
+fn allowed_routes(fields: &mut Fields<'_, '_>) -> Option<AllowedNamespaces> {
+    fields.list("kinds", |cursor| {
+        cursor.fields(|fields| {
+            fields.optional("group", |cursor| {
+                cursor.choice(&[("gateway.networking.k8s.io", ())])
+            });
+            fields.required("kind", |cursor| cursor.choice(&[("HTTPRoute", ())]))
+        })
+    });
+    fields.optional("namespaces", |cursor| {
+        cursor.fields(|fields| {
+            fields.not_built(&[("selector", "; `from: All` or `from: Same`")]);
+            fields.optional("from", |cursor| match cursor.text()? {
+                "Selector" => cursor.error("Selector is not built yet", "All or Same"),
+                _ => cursor.choice(&[
+                    ("Same", AllowedNamespaces::Same),
+                    ("All", AllowedNamespaces::All),
+                ]),
+            })
+        })
+    })
+}

@@ -1,0 +1,18 @@
+//! Mesh documents as written: each by itself is well formed, but what it refers to may not exist.
+//!
+//! What can be judged within one document is judged here, into the model's own types; what needs the other documents keeps
+//! its [`Spot`](super::problem::Spot) for `compile`.
+
+mod document;
+mod filter;
+mod gateway;
+mod kubernetes_service;
+mod route;
+mod route_match;
+mod service;
+
+pub use document::{Document, Form, Head, Identity, Kind, Spec};
+pub use gateway::{AllowedNamespaces, GatewaySpec, ListenerProtocol, ListenerSpec};
+pub use kubernetes_service::KubernetesServiceSpec;
+pub use route::{BackendRef, ParentKind, ParentRef, RouteSpec};
+pub use service::ServiceSpec;

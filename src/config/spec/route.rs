@@ -1,0 +1,257 @@
+use std::sync::Arc;
+
+use super::filter::filters;
+use super::route_match::{everything, route_match};
+use crate::config::decode::{Cursor, Fields};
+use crate::config::defaults;
+use crate::config::problem::Spot;
+use crate::model::{Filter, HostPattern, Retry, RouteMatch, Timeouts};
+
+#[derive(Debug)]
+pub struct RouteSpec {
+    /// Empty where `parentRefs` is left out.
+    pub parents: Vec<ParentRef>,
+    pub hostnames: Vec<HostPattern>,
+    pub rules: Vec<RuleSpec>,
+}
+
+#[derive(Debug)]
+pub struct ParentRef {
+    pub kind: ParentKind,
+    pub namespace: Option<Arc<str>>,
+    pub name: Arc<str>,
+    pub section: Option<Arc<str>>,
+    pub port: Option<u16>,
+    pub spot: Spot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ParentKind {
+    Gateway,
+    Service,
+}
+
+#[derive(Debug)]
+pub struct RuleSpec {
+    pub name: Option<Arc<str>>,
+    pub matches: Vec<RouteMatch>,
+    pub filters: Vec<Filter>,
+    pub backends: Vec<BackendRef>,
+    pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+}
+
+/// A reference to a service or subset.
+#[derive(Debug)]
+pub struct BackendRef {
+    pub namespace: Option<Arc<str>>,
+    pub name: Arc<str>,
+    pub port: Option<u16>,
+    pub weight: u32,
+    pub filters: Vec<Filter>,
+    pub spot: Spot,
+}
+
+pub(super) fn read(fields: &mut Fields<'_, '_>) -> RouteSpec {
+    fields.not_built(&[("useDefaultGateways", "")]);
+    RouteSpec {
+        parents: fields.list("parentRefs", |cursor| cursor.fields(parent)),
+        hostnames: fields.list("hostnames", |c| c.host_pattern()),
+        rules: rules(fields),
+    }
+}
+
+/// As in the standard, a route without `rules` has one rule that matches everything, and no backend.
+fn rules(fields: &mut Fields<'_, '_>) -> Vec<RuleSpec> {
+    if fields.has("rules") {
+        return fields.list("rules", |cursor| cursor.fields(rule));
+    }
+    fields.optional("rules", |_| Some(()));
+    fields
+        .cursor()
+        .warning("a route without rules answers 500", "say `rules`");
+    vec![RuleSpec {
+        name: None,
+        matches: vec![everything()],
+        filters: Vec::new(),
+        backends: Vec::new(),
+        timeouts: Timeouts::default(),
+        retry: None,
+    }]
+}
+
+fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
+    let kind = fields.optional("kind", |cursor| {
+        cursor.choice(&[
+            ("Gateway", ParentKind::Gateway),
+            ("Service", ParentKind::Service),
+        ])
+    });
+    fields.optional("group", |cursor| {
+        cursor.choice(&[
+            ("gateway.networking.k8s.io", ()),
+            ("", ()),
+            ("pillion.dev", ()),
+        ])
+    });
+    let namespace = fields.optional("namespace", |c| c.namespace());
+    let name = fields.required("name", |c| c.name());
+    let section = fields.optional("sectionName", |c| c.name());
+    let port = fields.optional("port", |c| c.port());
+    let kind = kind.unwrap_or(ParentKind::Gateway);
+    if kind == ParentKind::Service && section.is_some() {
+        let here = fields.cursor();
+        return here.error(
+            "a Service has no sections",
+            "say `port` instead of `sectionName`",
+        );
+    }
+    Some(ParentRef {
+        kind,
+        namespace,
+        name: name?,
+        section,
+        port,
+        spot: fields.cursor().spot(),
+    })
+}
+
+fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
+    fields.not_built(&[("sessionPersistence", "")]);
+    let name = fields.optional("name", |c| c.name());
+    let mut matches = fields.list("matches", |cursor| cursor.fields(route_match));
+    if matches.is_empty() {
+        matches.push(everything());
+    }
+    let filters = filters(fields);
+    let backends = backends(fields);
+    let timeouts = fields.optional("timeouts", |cursor| cursor.fields(timeouts));
+    let retry = fields.optional("retry", |cursor| {
+        cursor.fields(|fields| retry(fields, &matches))
+    });
+    Some(RuleSpec {
+        name,
+        matches,
+        filters,
+        backends,
+        timeouts: timeouts.unwrap_or_default(),
+        retry,
+    })
+}
+
+fn backends(fields: &mut Fields<'_, '_>) -> Vec<BackendRef> {
+    let backends = fields.list("backendRefs", |cursor| cursor.fields(backend));
+    if !fields.has("backendRefs") {
+        fields.cursor().warning(
+            "a rule without backendRefs answers 500",
+            "say where requests go",
+        );
+    } else if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
+        fields
+            .cursor()
+            .warning("all weights are 0, so this rule answers 500", "");
+    }
+    backends
+}
+
+fn backend(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
+    let reference = service_ref(fields);
+    let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
+    let filters = filters(fields);
+    Some(BackendRef {
+        weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
+        filters,
+        ..reference?
+    })
+}
+
+/// `{name, namespace, port}`, with the `kind` and `group` of a Service.
+pub(super) fn service_ref(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
+    fields.optional("kind", |cursor| cursor.choice(&[("Service", ())]));
+    fields.optional("group", |cursor| {
+        cursor.choice(&[("", ()), ("pillion.dev", ())])
+    });
+    let namespace = fields.optional("namespace", |c| c.namespace());
+    let named = fields.required("name", |cursor| Some((cursor.name()?, cursor.spot())));
+    let port = fields.optional("port", |c| c.port());
+    let (name, spot) = named?;
+    Some(BackendRef {
+        namespace,
+        name,
+        port,
+        weight: defaults::BACKEND_WEIGHT,
+        filters: Vec::new(),
+        spot,
+    })
+}
+
+/// `0s` switches a timeout off, as in the standard.
+fn timeouts(fields: &mut Fields<'_, '_>) -> Option<Timeouts> {
+    let limit = |cursor: Cursor<'_>| cursor.duration();
+    let request = fields.optional("request", limit).filter(|d| !d.is_zero());
+    let backend_request = fields
+        .optional("backendRequest", limit)
+        .filter(|d| !d.is_zero());
+    if let (Some(whole), Some(attempt)) = (request, backend_request)
+        && attempt > whole
+    {
+        let message = "`backendRequest` is longer than `request`, which includes it";
+        return fields
+            .cursor()
+            .error(message, "make it shorter, or leave it out");
+    }
+    Some(Timeouts {
+        request,
+        backend_request,
+    })
+}
+
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+
+fn retry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Retry> {
+    let attempts = fields.optional("attempts", attempts);
+    let codes = fields.list("codes", |cursor| cursor.number::<u16>(400..=599));
+    let backoff = fields.optional("backoff", |c| c.duration());
+    let methods = fields.list("methods", retried_method);
+    let retry = Retry {
+        attempts_max: attempts.unwrap_or(defaults::RETRY_ATTEMPTS),
+        codes,
+        methods,
+        backoff: backoff.unwrap_or(defaults::RETRY_BACKOFF),
+    };
+    warn_of_codes_in_vain(fields, &retry, matches);
+    Some(retry)
+}
+
+fn attempts(cursor: Cursor<'_>) -> Option<u32> {
+    let attempts = cursor.number(0..=defaults::RETRY_ATTEMPTS_MAX)?;
+    if attempts == 0 {
+        cursor.warning("0 means no retry at all", "did you mean 1?");
+    }
+    Some(attempts)
+}
+
+fn retried_method(cursor: Cursor<'_>) -> Option<Arc<str>> {
+    let method = cursor.method()?;
+    if !IDEMPOTENT.contains(&&*method) {
+        let message = format!("a {method} that is retried may be done twice");
+        cursor.warning(message, "be sure that the service recognises a repetition");
+    }
+    Some(method)
+}
+
+/// `codes` count for idempotent requests only, unless `methods` names others.
+fn warn_of_codes_in_vain(fields: &Fields<'_, '_>, retry: &Retry, matches: &[RouteMatch]) {
+    let in_vain =
+        |method: &Arc<str>| !IDEMPOTENT.contains(&&**method) && !retry.methods.contains(method);
+    let methods = matches.iter().map(|matched| matched.method.as_ref());
+    let vain = methods.map(|method| method.filter(|method| in_vain(method)));
+    let Some(vain) = vain.collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    if let (false, Some(method)) = (retry.codes.is_empty(), vain.first()) {
+        let message = format!("`codes` are not retried for {method}");
+        let hint = format!("where a repetition does no harm, say `methods: [{method}]`");
+        fields.cursor().warning(message, hint);
+    }
+}

@@ -1,0 +1,200 @@
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crate::config::decode::{Cursor, Fields};
+use crate::config::defaults;
+use crate::config::problem::Spot;
+use crate::config::yaml::Value;
+use crate::model::{
+    Address, Balance, Circuit, Endpoint, EndpointState, Outlier, Policy, Port, Subset, UpstreamTls,
+};
+
+/// Our `Service`.
+#[derive(Debug)]
+pub struct ServiceSpec {
+    pub ports: Vec<Port>,
+    pub endpoints: Vec<Endpoint>,
+    pub subsets: Vec<(Subset, Spot)>,
+    pub balance: Balance,
+    pub outlier: Outlier,
+    pub circuit: Circuit,
+    pub tls: Option<UpstreamTls>,
+}
+
+pub(super) fn read(fields: &mut Fields<'_, '_>) -> ServiceSpec {
+    fields.not_built(&[("health", ""), ("lane", ""), ("failover", "")]);
+    ServiceSpec {
+        ports: fields.optional("ports", ports).unwrap_or_default(),
+        endpoints: fields.optional("endpoints", endpoints).unwrap_or_default(),
+        subsets: fields.optional("subsets", subsets).unwrap_or_default(),
+        balance: fields.optional("balance", balance).unwrap_or_default(),
+        outlier: fields
+            .optional("outlier", |c| c.fields(outlier))
+            .unwrap_or_default(),
+        circuit: fields
+            .optional("circuit", |c| c.fields(circuit))
+            .unwrap_or_default(),
+        tls: fields.optional("tls", |c| c.fields(tls)),
+    }
+}
+
+fn ports(cursor: Cursor<'_>) -> Option<Vec<Port>> {
+    let mut seen = HashSet::new();
+    cursor.list(|cursor| {
+        let port = cursor.fields(|fields| {
+            let port = fields.required("port", |c| c.port());
+            let protocol = fields.optional("protocol", |c| c.protocol());
+            fields.optional("name", |c| c.name());
+            Some(Port {
+                port: port?,
+                protocol,
+            })
+        })?;
+        if !seen.insert(port.port) {
+            return cursor.error(format!("port {} is listed twice", port.port), "");
+        }
+        Some(port)
+    })
+}
+
+fn endpoints(cursor: Cursor<'_>) -> Option<Vec<Endpoint>> {
+    let mut seen: HashSet<Address> = HashSet::new();
+    // Most endpoints of a service carry the same labels, or none.
+    let mut labels = Arc::new(BTreeMap::new());
+    cursor.list(|cursor| {
+        let endpoint = cursor.fields(|fields| endpoint(fields, &mut labels))?;
+        if !seen.insert(endpoint.address.clone()) {
+            return cursor.error(format!("endpoint {} is listed twice", endpoint.address), "");
+        }
+        Some(endpoint)
+    })
+}
+
+type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+fn endpoint(fields: &mut Fields<'_, '_>, labels: &mut Arc<Labels>) -> Option<Endpoint> {
+    let address = fields.required("address", |c| c.endpoint_address());
+    let port = fields.optional("port", |c| c.port());
+    let weight = fields.optional("weight", |c| c.number(0..=defaults::WEIGHT_MAX));
+    let zone = fields.optional("zone", |c| c.owned_text());
+    let priority = fields.optional("priority", |c| c.number(0..=u64::from(u8::MAX)));
+    let own_labels = fields
+        .optional("labels", |c| c.labels())
+        .unwrap_or_default();
+    if own_labels != **labels {
+        *labels = Arc::new(own_labels);
+    }
+    Some(Endpoint {
+        address: address?,
+        port,
+        weight: weight.unwrap_or(defaults::ENDPOINT_WEIGHT),
+        zone,
+        priority: priority.unwrap_or(0),
+        labels: Arc::clone(labels),
+        state: EndpointState::Passing,
+        instance: None,
+    })
+}
+
+fn subsets(cursor: Cursor<'_>) -> Option<Vec<(Subset, Spot)>> {
+    cursor.entries(|name, cursor| {
+        if !crate::config::decode::is_dns_name(name) {
+            let hint = "it shares the names of services: use a-z, 0-9, `-` and `.`";
+            return cursor.error(format!("`{name}` is not a name for a subset"), hint);
+        }
+        let labels = cursor.labels()?;
+        if labels.is_empty() {
+            return cursor.error("a subset needs labels", "such as {version: v1}");
+        }
+        Some((
+            Subset {
+                name: name.into(),
+                labels,
+            },
+            cursor.spot(),
+        ))
+    })
+}
+
+/// `balance: least_request` or `balance: {policy: least_request}`.
+fn balance(cursor: Cursor<'_>) -> Option<Balance> {
+    let policy = match &cursor.node.value {
+        Value::Mapping(_) => cursor.fields(|fields| fields.optional("policy", policy))?,
+        _ => policy(cursor)?,
+    };
+    Some(Balance { policy })
+}
+
+fn policy(cursor: Cursor<'_>) -> Option<Policy> {
+    if let "random" | "ring_hash" | "maglev" | "load_factor" = cursor.text()? {
+        return cursor.error("this policy is not built yet", "peak_ewma is the default");
+    }
+    cursor.choice(&[
+        ("peak_ewma", Policy::PeakEwma),
+        ("least_request", Policy::LeastRequest),
+        ("least_connections", Policy::LeastConnections),
+        ("round_robin", Policy::RoundRobin),
+        ("weighted_round_robin", Policy::WeightedRoundRobin),
+    ])
+}
+
+fn outlier(fields: &mut Fields<'_, '_>) -> Option<Outlier> {
+    let defaults = Outlier::default();
+    let consecutive = fields.optional("consecutive_5xx", |c| c.number(0..=1_000_000));
+    let base = fields.optional("base_ejection", |c| c.nonzero_duration());
+    let longest = fields.optional("ejection_max", |c| c.nonzero_duration());
+    let share = fields.optional("max_ejection", |c| c.whole_percent());
+    let base_ejection = base.unwrap_or(defaults.base_ejection);
+    let ejection_max = longest.unwrap_or(defaults.ejection_max.max(base_ejection));
+    if ejection_max < base_ejection {
+        let here = fields.cursor();
+        return here.error(
+            "`ejection_max` is shorter than `base_ejection`",
+            "make it at least as long",
+        );
+    }
+    Some(Outlier {
+        consecutive_5xx: consecutive.unwrap_or(defaults.consecutive_5xx),
+        base_ejection,
+        ejection_max,
+        max_ejection_percent: share.unwrap_or(defaults.max_ejection_percent),
+    })
+}
+
+fn circuit(fields: &mut Fields<'_, '_>) -> Option<Circuit> {
+    let defaults = Circuit::default();
+    let limit = |cursor: Cursor<'_>| cursor.number::<u32>(1..=u64::from(u32::MAX));
+    let queue = |cursor: Cursor<'_>| cursor.number::<u32>(0..=u64::from(u32::MAX));
+    let connections = fields.optional("connections_max", limit);
+    let endpoint_connections = fields.optional("endpoint_connections_max", limit);
+    let requests = fields.optional("requests_max", limit);
+    let pending = fields.optional("pending_max", queue);
+    let retries = fields.optional("retries", |cursor| {
+        cursor.fields(|fields| {
+            let percent = fields.optional("budget_percent", |c| c.whole_percent());
+            let least = fields.optional("min_per_second", queue);
+            Some((percent.map(u32::from), least))
+        })
+    });
+    let (percent, least) = retries.unwrap_or_default();
+    Some(Circuit {
+        connections_max: connections.unwrap_or(defaults.connections_max),
+        endpoint_connections_max: endpoint_connections.unwrap_or(defaults.endpoint_connections_max),
+        requests_max: requests.unwrap_or(defaults.requests_max),
+        pending_max: pending.unwrap_or(defaults.pending_max),
+        retry_budget_percent: percent.unwrap_or(defaults.retry_budget_percent),
+        retry_budget_min_per_second: least.unwrap_or(defaults.retry_budget_min_per_second),
+    })
+}
+
+fn tls(fields: &mut Fields<'_, '_>) -> Option<UpstreamTls> {
+    fields.not_built(&[(
+        "mode",
+        "; `tls: {}` speaks TLS and trusts the system's roots",
+    )]);
+    Some(UpstreamTls {
+        sni: fields.optional("sni", |c| c.owned_text()),
+        ca: fields.optional("ca", |c| c.path()),
+        certificate: fields.optional("certificate", |c| c.fields(super::gateway::certificate)),
+    })
+}
