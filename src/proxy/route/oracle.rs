@@ -222,6 +222,7 @@ fn routes() -> impl Strategy<Value = Vec<Arc<Route>>> {
             Arc::new(Route {
                 name: Name::new(namespace, &format!("r{}", 97 * (at + 1) % 31)),
                 hostnames,
+                parents: Vec::new(),
                 created,
                 rules,
             })
@@ -274,6 +275,7 @@ fn route(name: &str, hostnames: &[HostPattern], path: PathMatch) -> Route {
     Route {
         name: Name::local(name),
         hostnames: hostnames.to_vec(),
+        parents: Vec::new(),
         created: 0,
         rules: vec![rule(vec![conditions])],
     }
