@@ -13,6 +13,7 @@ mod known;
 mod method;
 mod request;
 mod response;
+pub(in crate::proxy) mod scan;
 
 pub use authority::valid_authority;
 pub use fields::{Field, Fields};
@@ -20,6 +21,7 @@ pub use known::{Known, collides_with_trusted};
 pub use method::Method;
 pub use request::{RequestHead, Scheme, TargetError, TargetForm};
 pub use response::{ResponseHead, canonical_reason};
+pub use scan::{valid_name, valid_value};
 
 /// The protocol version a message came in. Every HTTP/1.x above 1.0 is treated as 1.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::{Fields, Known, Method, Version, valid_authority};
+use super::{Fields, Known, Method, Version, scan, valid_authority};
 
 /// A request's head.
 #[derive(Clone, Debug, Default)]
@@ -247,27 +247,16 @@ fn check_target_bytes(target: &[u8]) -> Result<Option<usize>, TargetError> {
         return Err(TargetError::Empty);
     }
     let mut question = None;
-    for (index, byte) in target.iter().enumerate() {
-        if !TARGET[usize::from(*byte)] {
-            if *byte != b'?' {
-                return Err(TargetError::Byte);
-            }
-            question = question.or(Some(index));
+    let mut from = 0;
+    while let Some(mark) = scan::target_mark(target, from) {
+        if target[mark] != b'?' {
+            return Err(TargetError::Byte);
         }
+        question = question.or(Some(mark));
+        from = mark + 1;
     }
     Ok(question)
 }
-
-/// Bytes of a target that mean nothing here; `?` is left out to be seen.
-static TARGET: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0x21;
-    while byte < 256 {
-        table[byte] = byte != 0x7f && byte != b'#' as usize && byte != b'?' as usize;
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
 //! Reading a field section: the lines between a first line, or a last chunk, and the empty line.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use super::scan;
-use crate::proxy::http::head::{Fields, Known, collides_with_trusted};
+use crate::proxy::http::head::{Fields, Known, collides_with_trusted, scan};
 
 /// Why a field section is not one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,8 +16,9 @@ pub(super) enum FieldsError {
 /// A line that is not exactly `name: value\r\n`, such as one with more or fewer spaces; it is written anew.
 struct Uneven {
     index: usize,
-    name: (usize, usize),
-    value: (usize, usize),
+    name: Range<usize>,
+    /// What stands between colon and CR.
+    spaced: Range<usize>,
 }
 
 /// Reads the lines from `start` into `fields`, which are clear. Where the section ends behind its empty line; None when
@@ -31,7 +33,6 @@ pub(super) fn read_fields(
     fields: &mut Fields,
 ) -> Result<Option<usize>, FieldsError> {
     let mut uneven = SmallVec::<[Uneven; 4]>::new();
-    let mut lines = 0;
     let mut at = start;
     loop {
         match buf.get(at) {
@@ -39,32 +40,34 @@ pub(super) fn read_fields(
             Some(b'\r') => break,
             Some(_) => {}
         }
-        let Some(line) = read_line(buf, at)? else {
+        let Some(name_end) = scan::colon(buf, at) else {
+            return check_partial_name(&buf[at..]).map(|()| None);
+        };
+        let name = &buf[at..name_end];
+        let known = Known::from_name(name);
+        let imitates_trusted = known == Known::Other && check_other_name(name)?;
+        let Some(line_end) = scan::value_end(buf, name_end + 1) else {
             return Ok(None);
         };
-        lines += 1;
-        if lines > fields_max {
-            return Err(FieldsError::TooMany);
+        if buf[line_end..].first_chunk() != Some(b"\r\n") {
+            return check_line_end(&buf[line_end..]).map(|()| None);
         }
-        at = line.end;
-        if line.imitates_trusted {
-            continue;
+        if !imitates_trusted {
+            if fields.len() == fields_max {
+                return Err(FieldsError::TooMany);
+            }
+            let spaced = name_end + 1..line_end;
+            if !is_even(&buf[spaced.clone()]) {
+                uneven.push(Uneven {
+                    index: fields.len(),
+                    name: at..name_end,
+                    spaced: spaced.clone(),
+                });
+            }
+            let value_len = spaced.len().saturating_sub(1);
+            fields.push_raw(known, at - start, name_end - at, value_len);
         }
-        let (name_start, name_end) = line.name;
-        let (value_start, value_end) = line.value;
-        if value_start != name_end + 2 || value_end + 2 != line.end || buf[name_end + 1] != b' ' {
-            uneven.push(Uneven {
-                index: fields.len(),
-                name: line.name,
-                value: line.value,
-            });
-        }
-        fields.push_raw(
-            line.known,
-            name_start - start,
-            name_end - name_start,
-            value_end - value_start,
-        );
+        at = line_end + 2;
     }
     match buf.get(at + 1) {
         None => return Ok(None),
@@ -72,59 +75,30 @@ pub(super) fn read_fields(
         Some(_) => return Err(FieldsError::Malformed("a CR stands without its LF")),
     }
     fields.append_section(&buf[start..at]);
-    for line in &uneven {
-        fields.rewrite(
-            line.index,
-            &buf[line.name.0..line.name.1],
-            &buf[line.value.0..line.value.1],
-        );
+    for line in uneven {
+        fields.rewrite(line.index, &buf[line.name], trim(&buf[line.spaced]));
     }
     Ok(Some(at + 2))
 }
 
-/// Where the parts of a line lie in the buffer; the value is without the spaces around it.
-struct Line {
-    known: Known,
-    imitates_trusted: bool,
-    name: (usize, usize),
-    value: (usize, usize),
-    end: usize,
+/// Whether what stands between colon and CR is one space and a value without spaces around it.
+#[inline(always)]
+fn is_even(spaced: &[u8]) -> bool {
+    matches!(spaced, [b' ', value @ ..] if value.first() > Some(&b' ') && value.last() > Some(&b' '))
 }
 
-#[inline(always)]
-fn read_line(buf: &[u8], start: usize) -> Result<Option<Line>, FieldsError> {
-    let Some(name_end) = scan::colon(buf, start) else {
-        return check_partial_name(&buf[start..]).map(|()| None);
+/// Without the spaces and tabs around it.
+fn trim(spaced: &[u8]) -> &[u8] {
+    let is_visible = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let Some(start) = spaced.iter().position(is_visible) else {
+        return &[];
     };
-    let name = &buf[start..name_end];
-    let known = Known::from_name(name);
-    let imitates_trusted = known == Known::Other && check_other_name(name)?;
-    let mut value_start = name_end + 1;
-    while matches!(buf.get(value_start), Some(b' ' | b'\t')) {
-        value_start += 1;
-    }
-    let Some(line_end) = scan::value_end(buf, value_start) else {
-        return Ok(None);
-    };
-    match (buf[line_end], buf.get(line_end + 1)) {
-        (b'\r', Some(b'\n')) => {}
-        (b'\r', None) => return Ok(None),
-        (found, _) => return Err(FieldsError::Malformed(why_no_value_byte(found))),
-    }
-    let mut value_end = line_end;
-    while value_end > value_start && matches!(buf[value_end - 1], b' ' | b'\t') {
-        value_end -= 1;
-    }
-    Ok(Some(Line {
-        known,
-        imitates_trusted,
-        name: (start, name_end),
-        value: (value_start, value_end),
-        end: line_end + 2,
-    }))
+    let end = spaced.iter().rposition(is_visible).unwrap_or(start);
+    &spaced[start..=end]
 }
 
 /// Whether a name that is not known imitates a trusted one; known names need no check of their bytes.
+#[inline(always)]
 fn check_other_name(name: &[u8]) -> Result<bool, FieldsError> {
     if !scan::valid_name(name) {
         return Err(FieldsError::Malformed(why_no_name(name)));
@@ -151,11 +125,13 @@ fn why_no_name(name: &[u8]) -> &'static str {
     }
 }
 
+/// A value has ended, but not with CR and LF: only the LF may still be to come.
 #[cold]
-fn why_no_value_byte(found: u8) -> &'static str {
-    match found {
-        b'\r' => "a CR stands without its LF",
-        b'\n' => "an LF stands without its CR",
+fn check_line_end(rest: &[u8]) -> Result<(), FieldsError> {
+    Err(FieldsError::Malformed(match rest {
+        [b'\r'] => return Ok(()),
+        [b'\r', ..] => "a CR stands without its LF",
+        [b'\n', ..] => "an LF stands without its CR",
         _ => "a field value has a control character in it",
-    }
+    }))
 }

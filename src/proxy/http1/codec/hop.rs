@@ -62,6 +62,13 @@ pub fn strip_hop_by_hop(fields: &mut Fields) -> Result<Hop, Refusal> {
 }
 
 fn strip(fields: &mut Fields) -> Result<Hop, Refusal> {
+    if !fields.contains_any(&HOP_BY_HOP[1..]) && says_keep_alive_only(fields) {
+        fields.remove(Known::Connection);
+        return Ok(Hop {
+            keep_alive: true,
+            ..Hop::default()
+        });
+    }
     let mut hop = Hop::default();
     let (named, names_upgrade) = read_connection(fields, &mut hop)?;
     if !named.is_empty() {
@@ -81,6 +88,15 @@ fn strip(fields: &mut Fields) -> Result<Hop, Refusal> {
         fields.push_known(Known::Te, b"TE", b"trailers");
     }
     Ok(hop)
+}
+
+/// What most of those who say anything say.
+fn says_keep_alive_only(fields: &Fields) -> bool {
+    let mut values = fields.get_all(Known::Connection);
+    values
+        .next()
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"keep-alive"))
+        && values.next().is_none()
 }
 
 type Named = SmallVec<[SmallVec<[u8; 24]>; 2]>;

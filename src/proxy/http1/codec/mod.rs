@@ -16,7 +16,6 @@ mod framing;
 mod hop;
 mod request;
 mod response;
-mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +28,8 @@ pub use framing::{Framing, request_framing, response_framing};
 pub use hop::{Hop, expects_continue, has_token, keep_alive, strip_hop_by_hop};
 pub use request::parse_request;
 pub use response::parse_response;
-pub use scan::{valid_name, valid_value};
 
-pub use crate::proxy::http::head::valid_authority;
+pub use crate::proxy::http::head::{valid_authority, valid_name, valid_value};
 
 /// How much of a message is read before it is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

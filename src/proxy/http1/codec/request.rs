@@ -1,8 +1,10 @@
 //! Reading a request's head.
 
 use super::fields::{FieldsError, read_fields};
-use super::{Limits, Parsed, Refusal, scan};
-use crate::proxy::http::head::{Known, Method, RequestHead, TargetForm, Version, valid_authority};
+use super::{Limits, Parsed, Refusal};
+use crate::proxy::http::head::{
+    Known, Method, RequestHead, TargetForm, Version, scan, valid_authority,
+};
 
 /// Longer methods are in no registry.
 const METHOD_BYTES_MAX: usize = 64;

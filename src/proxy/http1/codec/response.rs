@@ -2,8 +2,8 @@
 
 use super::fields::{FieldsError, read_fields};
 use super::request::EAGER_BYTES_MAX;
-use super::{BadResponse, Limits, Parsed, scan};
-use crate::proxy::http::head::{ResponseHead, Version};
+use super::{BadResponse, Limits, Parsed};
+use crate::proxy::http::head::{ResponseHead, Version, scan};
 
 /// Reads a response's head from the beginning of `buf`, clearing `head` first. After [`Parsed::Partial`] the head is of
 /// no use.

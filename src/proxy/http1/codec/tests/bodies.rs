@@ -5,7 +5,7 @@ pub(super) fn read_body(
     framing: Framing,
     limits: &Limits,
     pieces: &[&[u8]],
-) -> Result<(Vec<u8>, usize, Vec<(String, String)>), BodyError> {
+) -> Result<(Vec<u8>, usize, Lines), BodyError> {
     let mut decoder = BodyDecoder::with_limits(framing, limits);
     let mut body = Vec::new();
     let mut consumed = 0;
@@ -29,7 +29,7 @@ pub(super) fn read_body(
     ))
 }
 
-fn chunked(bytes: &str) -> Result<(String, usize, Vec<(String, String)>), BodyError> {
+fn chunked(bytes: &str) -> Result<(String, usize, Lines), BodyError> {
     read_body(Framing::Chunked, &Limits::DEFAULT, &[bytes.as_bytes()])
         .map(|(body, consumed, trailers)| (text(&body), consumed, trailers))
 }

@@ -9,7 +9,10 @@ mod writing;
 use super::*;
 use crate::proxy::http::head::{Fields, Method, RequestHead, ResponseHead};
 
-/// A request's head and what its fields say about the body.
+/// Names and values as text.
+type Lines = Vec<(String, String)>;
+
+/// A request's head and where it ended.
 fn request(bytes: &[u8]) -> Result<(RequestHead, usize), Refusal> {
     request_within(bytes, &Limits::DEFAULT)
 }
@@ -37,7 +40,7 @@ fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-fn list(fields: &Fields) -> Vec<(String, String)> {
+fn list(fields: &Fields) -> Lines {
     fields
         .iter()
         .map(|field| (text(field.name), text(field.value)))

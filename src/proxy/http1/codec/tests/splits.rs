@@ -94,7 +94,7 @@ fn read_growing<T>(
 
 type Outcome<T> = Option<Result<T, ()>>;
 
-fn read_request(buf: &[u8]) -> Outcome<(usize, Vec<u8>, Vec<(String, String)>)> {
+fn read_request(buf: &[u8]) -> Outcome<(usize, Vec<u8>, Lines)> {
     let mut head = RequestHead::new();
     match parse_request(buf, &Limits::DEFAULT, &mut head) {
         Ok(Parsed::Partial) => None,
@@ -107,7 +107,7 @@ fn read_request(buf: &[u8]) -> Outcome<(usize, Vec<u8>, Vec<(String, String)>)> 
     }
 }
 
-fn read_response(buf: &[u8]) -> Outcome<(usize, u16, Vec<(String, String)>)> {
+fn read_response(buf: &[u8]) -> Outcome<(usize, u16, Lines)> {
     let mut head = ResponseHead::default();
     match parse_response(buf, &Limits::DEFAULT, &mut head) {
         Ok(Parsed::Partial) => None,
