@@ -20,6 +20,7 @@ pub mod limits;
 pub mod members;
 pub mod plan;
 pub mod report;
+pub mod resolve;
 pub mod retry_budget;
 #[cfg(test)]
 mod testing;
