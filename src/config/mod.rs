@@ -13,6 +13,7 @@ pub mod problem;
 pub mod source;
 mod spec;
 mod validate;
+pub mod watch;
 pub mod yaml;
 
 pub use bootstrap::{RegistryBootstrap, SidecarBootstrap};
@@ -20,6 +21,7 @@ pub use loader::{Loaded, Loader};
 pub use problem::{Problem, Severity, Snippet};
 pub use source::{Origin, Source};
 pub use validate::{DocumentId, document_identities, validate, validate_change};
+pub use watch::Watch;
 
 #[cfg(test)]
 mod tests;
