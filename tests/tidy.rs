@@ -203,7 +203,7 @@ fn crate_paths(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (place, _) in code.match_indices("crate::") {
         if code[..place]
-            .ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$')
+            .ends_with(|before: char| before.is_alphanumeric() || before == '_')
         {
             continue;
         }

@@ -6,6 +6,7 @@ Each has one worker on one core. nginx 1.22 speaks HTTP/1.1 to its upstreams onl
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class Peer:
             self.process.stop()
 
     def render(self, template, **values):
-        target = self.run / f"{self.name}-{template}"
+        target = self.run / template
         target.write_text(machine.render(HERE / "templates" / template, {"run": self.run, **self.ports, **values}))
         return target
 
@@ -139,8 +140,7 @@ class Envoy(Peer):
 
     @classmethod
     def program(cls):
-        venvs = [ROOT / "target/venv"]
-        return machine.find_program("envoy", *[path for venv in venvs for path in venv.glob("lib/python*/site-packages/envoy/_bin/envoy")])
+        return machine.find_program("envoy", *ROOT.glob("target/venv/lib/python*/site-packages/envoy/_bin/envoy"))
 
     @classmethod
     def missing(cls):
@@ -212,6 +212,27 @@ class Envoy(Peer):
         }
 
 
+class Pillion(Peer):
+    name = "pillion"
+
+    @classmethod
+    def program(cls):
+        return machine.find_program("pillion", os.environ.get("PILLION"), ROOT / "target/release/pillion")
+
+    @classmethod
+    def missing(cls):
+        return None if cls.program() else "no target/release/pillion; cargo build --release makes it (or set $PILLION)"
+
+    def command(self):
+        def endpoints(ports):
+            return "[" + ", ".join(f'{{address: "127.0.0.1:{port}"}}' for port in ports) + "]"
+
+        self.render("pillion-mesh.yaml", host=HOST, http1_endpoints=endpoints(self.backends.http1),
+                    http2_endpoints=endpoints(self.backends.http2))
+        log = "access_log: {path: pillion.access.log}" if self.access_log else ""
+        return [self.program(), "proxy", "--config", self.render("pillion.yaml", access_log=log)]
+
+
 ENVOY_TYPES = "type.googleapis.com/envoy.extensions"
 
 
@@ -219,7 +240,7 @@ def envoy_address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-PEERS = {peer.name: peer for peer in (Haproxy, Nginx, Envoy)}
+PEERS = {peer.name: peer for peer in (Pillion, Haproxy, Nginx, Envoy)}
 
 
 def require(program):

@@ -8,7 +8,7 @@ CPU is the proxy's whole process tree, user and kernel, over the requests that w
     benches/compare/run.py                          everything, 7 rounds of 1.5 s: about 10 minutes
     benches/compare/run.py --quick                  3 rounds of 0.7 s
     benches/compare/run.py --cases h1-small,tls-new --rounds 15
-    benches/compare/run.py --peers haproxy,envoy    without this proxy
+    benches/compare/run.py --peers pillion,haproxy    only these
     benches/compare/run.py --output figures.json    the raw rounds too
 """
 
