@@ -202,9 +202,7 @@ fn crate_paths(text: &str) -> Vec<(usize, String)> {
         .collect();
     let mut found = Vec::new();
     for (place, _) in code.match_indices("crate::") {
-        if code[..place]
-            .ends_with(|before: char| before.is_alphanumeric() || before == '_')
-        {
+        if code[..place].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
             continue;
         }
         let line = code[..place].matches('\n').count() + 1;
