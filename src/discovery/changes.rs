@@ -5,10 +5,13 @@ use std::sync::{Arc, Weak};
 use crate::api::{Document, DocumentKey, Problem};
 use crate::model::EndpointUpdate;
 
-use super::shared::{LaneId, Shared, Verdict};
+use super::shared::Shared;
+
+/// A refusal's problems are sent with each frame, so there are not more of them than a human reads.
+const PROBLEMS_MAX: usize = 100;
 
 /// Mesh documents that were applied or deleted. The next one comes when this one is answered; dropping it unanswered
-/// counts as a refusal.
+/// counts as a refusal. It may be empty: the registry is another one, or has nothing, and asks whether what there is holds.
 #[derive(Debug)]
 pub struct DocumentsChange {
     /// The newest of the registry's revisions in it.
@@ -34,7 +37,15 @@ impl DocumentsChange {
     }
 
     /// The documents do not compile, and the last good ones keep serving.
-    pub fn rejected(self, problems: Vec<Problem>) {
+    pub fn rejected(self, mut problems: Vec<Problem>) {
+        if let Some(beyond) = problems
+            .len()
+            .checked_sub(PROBLEMS_MAX)
+            .filter(|beyond| *beyond > 0)
+        {
+            problems.truncate(PROBLEMS_MAX);
+            problems.push(problem(format!("and {beyond} more problems")));
+        }
         self.answer.give(Verdict::Rejected(problems));
     }
 }
@@ -46,6 +57,19 @@ impl EndpointsChange {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LaneId {
+    Documents,
+    Endpoints,
+}
+
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Accepted,
+    Rejected(Vec<Problem>),
+}
+
+/// The app's way to answer a change. Dropping it answers with a refusal.
 #[derive(Debug)]
 pub(super) struct Answer {
     shared: Weak<Shared>,
@@ -66,6 +90,11 @@ impl Answer {
         self.send(verdict);
     }
 
+    /// The app never got the change, so nobody waits for an answer.
+    pub fn withdraw(mut self) {
+        self.given = true;
+    }
+
     fn send(&mut self, verdict: Verdict) {
         self.given = true;
         if let Some(shared) = self.shared.upgrade() {
@@ -77,11 +106,15 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if !self.given {
-            let message = "the change was dropped without an answer".to_owned();
-            self.send(Verdict::Rejected(vec![Problem {
-                message,
-                ..Problem::default()
-            }]));
+            let dropped = problem("the change was dropped without an answer".to_owned());
+            self.send(Verdict::Rejected(vec![dropped]));
         }
+    }
+}
+
+fn problem(message: String) -> Problem {
+    Problem {
+        message,
+        ..Problem::default()
     }
 }

@@ -75,7 +75,7 @@ pub enum MirrorError {
 #[derive(Default)]
 struct Listing {
     documents: HashMap<DocumentKey, Arc<Document>>,
-    services: HashMap<Name, BTreeMap<String, Box<Instance>>>,
+    services: HashMap<Name, BTreeMap<String, Instance>>,
     /// Made meanwhile; they hold over what is listed, whichever came first.
     changes: Vec<Delta>,
     change_count: usize,
@@ -116,9 +116,9 @@ impl Mirror {
         mirror
     }
 
-    /// It holds nothing and has never been told that there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.documents.is_empty() && self.services.is_empty()
+    /// It is the state of some registry at some time, and be it an empty one.
+    pub fn is_known(&self) -> bool {
+        self.position.store.is_some() || !self.documents.is_empty() || !self.services.is_empty()
     }
 
     pub fn is_listing(&self) -> bool {
@@ -263,7 +263,7 @@ impl Mirror {
     fn swap_service(
         &mut self,
         service: Name,
-        instances: BTreeMap<String, Box<Instance>>,
+        instances: BTreeMap<String, Instance>,
         changed: &mut Changed,
     ) {
         let known = self.services.entry(service.clone()).or_default();
@@ -332,7 +332,7 @@ impl Mirror {
                 changed.instances.push(InstanceChange {
                     service: service.clone(),
                     id,
-                    instance: Some(instance),
+                    instance: Some(Box::new(instance)),
                 });
             }
         }
@@ -345,7 +345,7 @@ impl Mirror {
 /// The changed instances of one service; a removal holds before an upsert of the same id.
 struct InstancesDelta {
     service: Name,
-    upserts: Vec<Box<Instance>>,
+    upserts: Vec<Instance>,
     removals: Vec<String>,
 }
 
@@ -353,7 +353,7 @@ impl From<InstancesChange> for InstancesDelta {
     fn from(change: InstancesChange) -> Self {
         Self {
             service: Name::new(&change.namespace, &change.service),
-            upserts: change.upserts.into_iter().map(Box::new).collect(),
+            upserts: change.upserts,
             removals: change.removals,
         }
     }
@@ -374,7 +374,7 @@ impl Listing {
             service.extend(
                 set.instances
                     .into_iter()
-                    .map(|instance| (instance.id.clone(), Box::new(instance))),
+                    .map(|instance| (instance.id.clone(), instance)),
             );
         }
     }
@@ -395,5 +395,5 @@ impl Listing {
 }
 
 #[cfg(test)]
-#[path = "mirror_tests.rs"]
+#[path = "tests/mirror.rs"]
 mod tests;

@@ -5,9 +5,13 @@
 //! change; only then is it acknowledged to the registry and kept on disk. Nothing here decides about a request: when no
 //! registry answers, the last good state stays in effect for as long as it takes.
 
+#[cfg(test)]
+mod tests;
+
 mod changes;
 mod endpoints;
 mod keeper;
+mod lane;
 mod link;
 pub mod mirror;
 mod registration;
@@ -41,6 +45,9 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Without a connection there is nobody to tell; this long it may come back.
 const LEAVE_TIMEOUT_DISCONNECTED: Duration = Duration::from_secs(1);
+
+/// A registry that answers early, because a peer refused something, is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Dropping it ends the connection without deregistering; see [`Discovery::leave`].
 pub struct Discovery {
@@ -151,17 +158,16 @@ impl Discovery {
         move || shared.status()
     }
 
-    /// Deregisters, and waits until every watching peer has stopped using us, [`LEAVE_TIMEOUT`] at most. Keep serving
-    /// meanwhile. Watching goes on.
-    pub async fn leave(&self) -> Departure {
-        self.announced.send_replace(None);
-        let status = self.status();
-        if status.registered == 0 {
+    /// Deregisters, and waits until every watching peer has stopped using us, `timeout` at most ([`LEAVE_TIMEOUT`] is
+    /// what the mesh promises). Keep serving meanwhile. Watching goes on.
+    pub async fn leave(&self, timeout: Duration) -> Departure {
+        // What is on its way to be registered counts as well.
+        if self.announced.send_replace(None).is_none() {
             return Departure::NothingRegistered;
         }
-        let timeout = match status.connected {
-            Some(_) => LEAVE_TIMEOUT,
-            None => LEAVE_TIMEOUT_DISCONNECTED,
+        let timeout = match self.status().connected {
+            Some(_) => timeout,
+            None => timeout.min(LEAVE_TIMEOUT_DISCONNECTED),
         };
         let deadline = Instant::now() + timeout;
         let departure = match tokio::time::timeout_at(deadline, self.deregister()).await {
@@ -205,7 +211,7 @@ impl Discovery {
             match (missing.is_empty(), Instant::now() >= deadline) {
                 (true, false) => return Departure::Acknowledged,
                 (_, true) => return Departure::Unacknowledged { missing },
-                (false, false) => {}
+                (false, false) => tokio::time::sleep(ASK_AGAIN).await,
             }
         }
     }
