@@ -25,3 +25,6 @@ pub use watch::Watch;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;

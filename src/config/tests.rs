@@ -346,3 +346,32 @@ fn a_route_follows_what_its_references_mean() {
     assert_ne!(target(&first), target(&second));
     assert!(loader.load(&sources(route)).is_err());
 }
+
+/// After a wanted change: `UPDATE_GOLDEN=1 cargo test --lib config`, and read the difference.
+#[test]
+fn the_problems_of_a_very_wrong_file_read_well() {
+    let text = include_str!("golden/wrong.yaml");
+    let problems = validate(&[Source::file("wrong.yaml", text)]);
+    let rendered = super::problem::render(&problems, false);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/golden/wrong.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &rendered).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap();
+    assert_eq!(rendered, expected);
+}
+
+#[test]
+fn every_example_compiles_without_a_remark() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let sources = super::source::read(&folder).unwrap();
+    assert!(sources.len() >= 11);
+    for source in sources {
+        let path = std::path::PathBuf::from(source.origin.to_string());
+        let problems = match super::bootstrap::recognise(&source.text) {
+            Some(kind) => super::bootstrap::validate(kind, &path, &source.text),
+            None => validate(&[source]),
+        };
+        assert_eq!(problems, [], "{}", super::problem::render(&problems, false));
+    }
+}

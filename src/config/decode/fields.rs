@@ -133,7 +133,7 @@ impl<'a, 'c> Fields<'a, 'c> {
 
     fn hint(&self, key: &str) -> String {
         if let Some((_, advice)) = self.not_built.iter().find(|(name, _)| *name == key) {
-            return format!("this is not built yet{advice}");
+            return format!("not built yet{advice}");
         }
         match closest(key, self.known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),

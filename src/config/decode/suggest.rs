@@ -1,14 +1,29 @@
-/// The candidate that `word` most probably means: near by edit distance, or the same but for case and separators.
+/// The candidate that `word` most probably means: near by edit distance, the same but for case and separators, or the only
+/// one that begins or ends with it.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let wanted = folded(word);
     let allowed = (wanted.len() / 3).clamp(1, 3);
-    let near = candidates.into_iter().filter_map(|candidate| {
-        let distance = distance(&wanted, &folded(candidate), allowed)?;
-        Some((distance, candidate))
-    });
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let mut nearest: Option<(usize, &str)> = None;
+    let mut longer = Vec::new();
+    for candidate in candidates {
+        let folded = folded(candidate);
+        if let Some(distance) = distance(&wanted, &folded, allowed)
+            && nearest.is_none_or(|(least, _)| distance < least)
+        {
+            nearest = Some((distance, candidate));
+        }
+        if wanted.len() >= PART_LENGTH_MIN && (folded.starts_with(&wanted) || folded.ends_with(&wanted)) {
+            longer.push(candidate);
+        }
+    }
+    match (nearest, &longer[..]) {
+        (Some((_, candidate)), _) | (None, [candidate]) => Some(candidate),
+        _ => None,
+    }
 }
+
+/// Shorter words begin and end too many others.
+const PART_LENGTH_MIN: usize = 4;
 
 /// Words longer than this are not compared.
 const WORD_LENGTH_MAX: usize = 64;
@@ -63,6 +78,7 @@ mod tests {
             ("maxEjection", Some("max_ejection")),
             ("prots", Some("ports")),
             ("Name", Some("name")),
+            ("ejection", Some("max_ejection")),
             ("colour", None),
             ("x", None),
         ];

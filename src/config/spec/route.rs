@@ -95,7 +95,7 @@ fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
         ])
     });
     let namespace = fields.optional("namespace", |c| c.namespace());
-    let name = fields.required("name", |c| c.name());
+    let named = fields.required("name", |c| Some((c.name()?, c.spot())));
     let section = fields.optional("sectionName", |c| c.name());
     let port = fields.optional("port", |c| c.port());
     let kind = kind.unwrap_or(ParentKind::Gateway);
@@ -106,13 +106,14 @@ fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
             "say `port` instead of `sectionName`",
         );
     }
+    let (name, spot) = named?;
     Some(ParentRef {
         kind,
         namespace,
-        name: name?,
+        name,
         section,
         port,
-        spot: fields.cursor().spot(),
+        spot,
     })
 }
 

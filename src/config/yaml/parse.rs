@@ -219,7 +219,11 @@ impl<'t> Builder<'t> {
         };
         if let Err((key, first)) = entries.insert(entry) {
             let message = format!("the key `{key}` is written twice");
-            let hint = format!("the first is in line {} of the document", first.line);
+            let hint = match spot.mark.line.saturating_sub(first.line) {
+                0 => "the first is on the same line".to_owned(),
+                1 => "the first is a line above".to_owned(),
+                lines => format!("the first is {lines} lines above"),
+            };
             self.findings.push(Finding::error(spot, message, hint));
         }
     }
