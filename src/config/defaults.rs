@@ -1,6 +1,6 @@
 //! Every default of the configuration, on one page.
 //!
-//! Those of balancing, outliers and circuits are the `Default` of their types in `model`.
+//! Those of balancing, outliers and circuits are the `Default` of their types in `model`, those of the access log in `telemetry`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -59,7 +59,6 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Records
 pub const LOG_LEVEL: &str = "info";
-pub const ACCESS_LOG_SAMPLE_PERCENT: f64 = 100.0;
 
 // The registry
 pub const REGISTRY_ADDRESS: SocketAddr = loopback(15_010);

@@ -1,26 +1,20 @@
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
+use crate::telemetry::log::Format;
 
 /// What the process says about itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogSettings {
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,pillion::proxy=debug`.
     pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
+    pub format: Format,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
             level: defaults::LOG_LEVEL.to_owned(),
-            format: LogFormat::Text,
+            format: Format::Text,
         }
     }
 }
@@ -37,7 +31,7 @@ fn level(cursor: Cursor<'_>) -> Option<String> {
     let text = cursor.filled_text()?;
     let directives = text.contains(['=', ',']);
     if directives {
-        return match tracing_subscriber::EnvFilter::try_new(text) {
+        return match tracing_subscriber::EnvFilter::builder().parse(text) {
             Ok(_) => Some(text.to_owned()),
             Err(_) => cursor.error("not a log level", "such as info,pillion::proxy=debug"),
         };
@@ -48,6 +42,6 @@ fn level(cursor: Cursor<'_>) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn format(cursor: Cursor<'_>) -> Option<LogFormat> {
-    cursor.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+fn format(cursor: Cursor<'_>) -> Option<Format> {
+    cursor.choice(&[("text", Format::Text), ("json", Format::Json)])
 }

@@ -16,12 +16,9 @@ use super::problem::Problem;
 use super::yaml::{self, Mark, Node, Value};
 use environment::Environment;
 
-pub use log::{LogFormat, LogSettings};
+pub use log::LogSettings;
 pub use registry::{InstanceLimits, RegistryBootstrap, RegistryTls};
-pub use sidecar::{
-    AccessLog, AccessLogTarget, Drain, Limits, Outbound, Passthrough, RegistryClient,
-    SidecarBootstrap,
-};
+pub use sidecar::{Drain, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap};
 
 impl SidecarBootstrap {
     /// Reads a file, if there is one, and the environment over it; any that are not ours are passed over.
@@ -214,3 +211,6 @@ fn empty() -> Node<'static> {
         end: Mark::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use super::log::{LogSettings, log};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::model::{AppPort, Name};
+use crate::telemetry::access_log::{self, Field, Output};
 
 /// `sidecar.yaml`, of a sidecar or a gateway.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,7 +42,7 @@ pub struct SidecarBootstrap {
     /// Where the last good snapshot is kept for a start without a registry.
     pub snapshot: Option<PathBuf>,
     /// None writes no access log.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<access_log::Settings>,
     pub log: LogSettings,
     pub drain: Drain,
     pub limits: Limits,
@@ -72,21 +73,6 @@ pub struct RegistryClient {
     pub ca: Option<PathBuf>,
     /// Which services to watch: `*`, `namespace/*`, `name` or `namespace/name`.
     pub services: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub struct AccessLog {
-    pub target: AccessLogTarget,
-    /// Empty writes every field.
-    pub fields: Vec<String>,
-    /// The share of requests that are written, 0 to 100.
-    pub sample_percent: f64,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AccessLogTarget {
-    Stdout,
-    File(PathBuf),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -355,19 +341,28 @@ fn service_selector(cursor: Cursor<'_>) -> Option<String> {
     cursor.error(format!("`{text}` does not select services"), hint)
 }
 
-fn access_log(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<AccessLog> {
-    let target = fields.optional("path", |cursor| {
+fn access_log(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<access_log::Settings> {
+    let defaults = access_log::Settings::default();
+    let output = fields.optional("path", |cursor| {
         Some(match cursor.filled_text()? {
-            "stdout" | "-" => AccessLogTarget::Stdout,
-            path => AccessLogTarget::File(paths.resolve("access_log.path", PathBuf::from(path))),
+            "stdout" | "-" => Output::Stdout,
+            path => Output::File(paths.resolve("access_log.path", PathBuf::from(path))),
         })
     });
-    let chosen = fields.list("fields", |cursor| cursor.filled_text().map(str::to_owned));
+    let names: Vec<_> = Field::ALL
+        .iter()
+        .map(|field| (field.name(), *field))
+        .collect();
+    let chosen = fields.list("fields", |cursor| cursor.choice(&names));
     let sample = fields.optional("sample", |c| c.percent());
-    Some(AccessLog {
-        target: target.unwrap_or(AccessLogTarget::Stdout),
-        fields: chosen,
-        sample_percent: sample.unwrap_or(defaults::ACCESS_LOG_SAMPLE_PERCENT),
+    Some(access_log::Settings {
+        output: output.unwrap_or(defaults.output),
+        fields: if chosen.is_empty() {
+            defaults.fields
+        } else {
+            chosen
+        },
+        sampling: sample.map_or(defaults.sampling, |percent| percent / 100.0),
     })
 }
 

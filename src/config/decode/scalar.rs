@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use super::{Cursor, closest};
 use crate::base::units::{self, UnitError};
 use crate::config::yaml::Value;
@@ -127,13 +129,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// A regular expression that must match the whole text.
-    pub fn regex(self) -> Option<regex::bytes::Regex> {
+    pub fn regex(self) -> Option<Regex> {
         let text = self.text()?;
-        let whole = format!(r"\A(?:{text})\z");
-        let regex = regex::bytes::RegexBuilder::new(&whole)
-            .size_limit(REGEX_BYTES_MAX)
-            .build();
-        match regex {
+        // By itself first: `a)|(?:b` would get out of the anchors.
+        match bounded(text).and_then(|_| bounded(&format!(r"\A(?:{text})\z"))) {
             Ok(regex) => Some(regex),
             Err(regex::Error::CompiledTooBig(_)) => self.error(
                 "the regular expression is too large",
@@ -175,4 +174,10 @@ impl<'a> Cursor<'a> {
             ),
         }
     }
+}
+
+fn bounded(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern)
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
 }

@@ -12,12 +12,15 @@ pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         {
             nearest = Some((distance, candidate));
         }
-        if wanted.len() >= PART_LENGTH_MIN && (folded.starts_with(&wanted) || folded.ends_with(&wanted)) {
+        if wanted.len() >= PART_LENGTH_MIN
+            && (folded.starts_with(&wanted) || folded.ends_with(&wanted))
+        {
             longer.push(candidate);
         }
     }
     match (nearest, &longer[..]) {
-        (Some((_, candidate)), _) | (None, [candidate]) => Some(candidate),
+        (Some((_, candidate)), _) => Some(candidate),
+        (None, [candidate]) => Some(*candidate),
         _ => None,
     }
 }

@@ -1,0 +1,210 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::model::{AppPort, Name};
+use crate::telemetry::access_log::Output;
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    variables.iter().map(owned).collect()
+}
+
+fn sidecar(text: &str, variables: &[(&str, &str)]) -> Result<SidecarBootstrap, Vec<String>> {
+    let environment = Environment::of(environment(variables));
+    let read = decode_text(
+        Some((Path::new("conf/sidecar.yaml"), text)),
+        environment,
+        sidecar::read,
+    );
+    read.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn registry(text: &str) -> Result<RegistryBootstrap, Vec<String>> {
+    let file = Some((Path::new("registry.yaml"), text));
+    let read = decode_text(file, Environment::default(), registry::read);
+    read.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_container_needs_no_file() {
+    let variables = environment(&[
+        ("PILLION_SERVICE", "cart"),
+        ("PILLION_NAMESPACE", "shop"),
+        ("PILLION_APPS", "[{port: 8080, app: 3000}]"),
+        ("PILLION_REGISTRY__ADDRESSES", "[http://registry:15010]"),
+        ("PILLION_SNAPSHOT__PATH", "state/last.snapshot"),
+        ("PILLION_LIMITS__HEADER_TIMEOUT", "5s"),
+        ("HOME", "/root"),
+    ]);
+    let sidecar = SidecarBootstrap::read(None, variables).unwrap();
+    let app = AppPort {
+        service: Name::new("shop", "cart"),
+        app: "127.0.0.1:3000".parse().unwrap(),
+        port: 8080,
+        protocol: None,
+        listen: None,
+    };
+    assert_eq!(sidecar.apps, [app]);
+    assert_eq!(
+        sidecar.registry.unwrap().addresses,
+        ["http://registry:15010"]
+    );
+    assert_eq!(sidecar.snapshot, Some(PathBuf::from("state/last.snapshot")));
+    assert_eq!(sidecar.limits.header_timeout, Duration::from_secs(5));
+    assert_eq!(sidecar.outbound.unwrap().address.port(), 15_001);
+}
+
+#[test]
+fn the_environment_overrides_the_file_key_by_key() {
+    let text = "service: cart\nmesh: mesh\nlog: {level: warn, format: json}\naccess_log: {path: a.log, sample: 50%}\n";
+    let read = sidecar(
+        text,
+        &[("PILLION_LOG__LEVEL", "debug"), ("PILLION_MESH", "other")],
+    )
+    .unwrap();
+    assert_eq!(read.log.level, "debug");
+    assert_eq!(read.log.format, crate::telemetry::log::Format::Json);
+    // The file's paths start from its folder, a variable's from where the process stands.
+    assert_eq!(read.mesh, Some(PathBuf::from("other")));
+    let access_log = read.access_log.unwrap();
+    assert_eq!(access_log.output, Output::File(PathBuf::from("conf/a.log")));
+    assert_eq!(access_log.sampling, 0.5);
+}
+
+#[test]
+fn a_gateway_has_no_listeners_of_an_application() {
+    let gateway = sidecar("mesh: gateway.yaml", &[]).unwrap();
+    assert_eq!((gateway.outbound, gateway.inbound), (None, None));
+    assert!(gateway.apps.is_empty());
+    let client = sidecar(
+        "mesh: mesh.yaml\noutbound: {passthrough: registered-only}",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        client.outbound.unwrap().passthrough,
+        Passthrough::RegisteredOnly
+    );
+}
+
+#[test]
+fn problems_of_the_file_and_of_the_environment_are_told_together() {
+    let problems = sidecar(
+        "servce: cart\nregistry: {addresses: [ftp://x]}\naccess_log: {fields: [statuss]}\n",
+        &[
+            ("PILLION_WORKRS", "2"),
+            ("PILLION_WEIGHT", "many"),
+            ("PILLION_REGISTRY__SERVICES", "[a/b/c]"),
+            ("PILLION_APPS", "[{port: 1"),
+        ],
+    );
+    let problems = problems.unwrap_err();
+    let expected = [
+        "conf/sidecar.yaml:1:1 servce: unknown key `servce`; did you mean `service`?",
+        "conf/sidecar.yaml:2:24 registry.addresses[0]: `ftp://x` is not a registry's address; ",
+        "conf/sidecar.yaml:3:23 access_log.fields[0]: `statuss` is not known here; did you mean `status`?",
+        "environment PILLION_APPS: not YAML: ",
+        "environment PILLION_REGISTRY__SERVICES registry.services[0]: `a/b/c` does not select services; ",
+        "environment PILLION_WEIGHT weight: `many` is not a whole number; write 0 to 1000000",
+        "environment PILLION_WORKRS workrs: unknown key `workrs`; did you mean `workers`?",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_makes_for_a_service_are_passed_over() {
+    let variables = [
+        ("PILLION_REGISTRY_SERVICE_HOST", "10.0.0.1"),
+        ("PILLION_REGISTRY_SERVICE_PORT", "15010"),
+        ("PILLION_REGISTRY_SERVICE_PORT_HTTP", "15010"),
+        ("PILLION_REGISTRY_PORT", "tcp://10.0.0.1:15010"),
+        ("PILLION_REGISTRY_PORT_15010_TCP", "tcp://10.0.0.1:15010"),
+        ("PILLION_REGISTRY_PORT_15010_TCP_PROTO", "tcp"),
+        ("PILLION_REGISTRY_PORT_15010_TCP_PORT", "15010"),
+        ("PILLION_REGISTRY_PORT_15010_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert!(sidecar("mesh: mesh.yaml", &variables).is_ok());
+}
+
+#[test]
+fn a_mesh_must_come_from_somewhere() {
+    let problems = sidecar("service: cart\n", &[]).unwrap_err();
+    assert!(problems[0].contains("neither `mesh` nor `registry` says what the mesh is"));
+}
+
+#[test]
+fn an_application_port_needs_a_service() {
+    let problems =
+        sidecar("mesh: m\napps: [{port: 80}, {port: 81, service: a}]\n", &[]).unwrap_err();
+    assert_eq!(
+        problems,
+        ["conf/sidecar.yaml:2:8 apps[0]: `service` is missing"]
+    );
+}
+
+#[test]
+fn a_registry_beyond_loopback_needs_tls_and_a_token() {
+    assert!(registry("").is_ok());
+    assert!(registry("address: '[::1]:1'").is_ok());
+    let open = registry("address: 0.0.0.0:15010").unwrap_err();
+    assert!(open[0].contains("0.0.0.0:15010 can be reached from other machines; say `tls`"));
+    assert!(registry("address: 0.0.0.0:1\ntls: {cert: a, key: b}").is_err());
+    assert!(registry("address: 0.0.0.0:1\ntls: {cert: a, key: b}\ntoken_file: t").is_ok());
+    assert!(registry("address: 0.0.0.0:1\ninsecure: true").is_ok());
+}
+
+#[test]
+fn a_registry_removes_no_instance_before_it_is_critical() {
+    let problems = registry("instances: {critical_after: 1m}").unwrap_err();
+    assert!(problems[0].contains("`remove_after` is shorter than `critical_after`"));
+}
+
+#[test]
+fn a_bootstrap_file_is_told_from_mesh_documents_by_its_keys() {
+    assert_eq!(
+        recognise("service: a\nregistry: {}\n"),
+        Some(BootstrapKind::Sidecar)
+    );
+    assert_eq!(
+        recognise("data: x\nlog: {}\n"),
+        Some(BootstrapKind::Registry)
+    );
+    assert_eq!(recognise("kind: Service\nname: a\nweight: 1\n"), None);
+    assert_eq!(recognise("nothing: known\n"), None);
+    assert_eq!(recognise(""), None);
+}
+
+#[test]
+fn a_second_document_and_broken_yaml_are_problems() {
+    assert!(
+        sidecar("mesh: m\n---\nmesh: n\n", &[]).unwrap_err()[0]
+            .contains("a second document begins in line 3")
+    );
+    let broken = sidecar("mesh: [", &[]).unwrap_err();
+    assert_eq!(broken.len(), 1, "{broken:?}");
+}
+
+#[test]
+fn a_file_is_read_with_its_own_folder_as_the_start_of_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    fs::write(&file, "data: store\ntls: {cert: a.pem, key: /b.key}\n").unwrap();
+    let registry = RegistryBootstrap::read(Some(&file), Vec::new()).unwrap();
+    assert_eq!(registry.data, folder.path().join("store"));
+    let tls = registry.tls.unwrap();
+    assert_eq!(
+        (tls.cert, tls.key),
+        (folder.path().join("a.pem"), PathBuf::from("/b.key"))
+    );
+    let missing = RegistryBootstrap::read(Some(&folder.path().join("none.yaml")), Vec::new());
+    assert!(
+        missing.unwrap_err()[0]
+            .message
+            .starts_with("cannot be read")
+    );
+}
