@@ -129,6 +129,8 @@ fn cut<'a>(bytes: &'a [u8], steps: &[usize]) -> Vec<&'a [u8]> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn requests(bytes in prop_oneof![soup(), well_formed()], steps in prop::collection::vec(1..9usize, 1..5)) {
         prop_assert_eq!(read_growing(&bytes, &steps, read_request), read_growing(&bytes, &[bytes.len()], read_request));

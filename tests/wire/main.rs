@@ -1,0 +1,3 @@
+//! Bytes: HTTP/1 as tables and against another reader.
+
+mod differential;
