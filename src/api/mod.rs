@@ -10,6 +10,7 @@
 pub mod client;
 mod document;
 mod error;
+mod frames;
 mod instance;
 mod sidecar;
 mod watch;
@@ -19,6 +20,7 @@ pub use document::{
     Action, Applied, Change, Diff, Document, DocumentKey, Documents, History, HistoryEntry,
 };
 pub use error::{ErrorBody, ErrorDetail, Problem, Severity};
+pub use frames::{FRAME_BYTES_MAX, FrameDecoder, FrameError};
 pub use instance::{
     Instance, InstancePort, InstanceState, Load, Protocol, Registered, Registration,
     ServiceInstances, ServiceSummary, Services, StateChange,
