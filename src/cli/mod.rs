@@ -5,6 +5,7 @@
 mod check;
 mod health;
 mod intercept;
+mod proxy;
 mod version;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Health(health::Arguments),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
+    /// Run a sidecar or a gateway
+    Proxy(proxy::Arguments),
     /// Print the version and how this binary was built
     Version(version::Arguments),
 }
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
+        Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
     }
 }
