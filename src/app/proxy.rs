@@ -23,7 +23,7 @@ use crate::model::{Name, Sidecar, Snapshot};
 use crate::proxy::cluster::{Clusters, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::settings::Settings;
-use crate::telemetry::access_log::{self, AccessLogError};
+use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 
@@ -74,7 +74,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         workers: workers(&bootstrap),
         sidecar: sidecar(&bootstrap),
         metrics: metrics.clone(),
-        access_log,
+        access_log: access_log.as_ref(),
     })?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
     view::register_metrics(&metrics, plane.clusters().clone());
@@ -84,6 +84,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         discovery: None,
         status: status.clone(),
         plane,
+        access_log,
     };
     if bootstrap.mesh.is_some() {
         let loaded = process.documents.reload_files();
@@ -101,6 +102,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
             address: bootstrap.admin,
             error,
         })?;
+    process.register_metrics(&metrics);
     let state = process.admin_state(metrics, level);
     tokio::spawn(async move { match admin::serve(admin, Arc::new(state)).await {} });
     tracing::info!(admin = %bootstrap.admin, workers = workers(&bootstrap), "Serving");
@@ -116,6 +118,8 @@ struct Process {
     documents: Documents,
     discovery: Option<Discovery>,
     status: Arc<Status>,
+    /// Dropped last of all: that writes what is still in its buffers.
+    access_log: Option<AccessLog>,
 }
 
 /// What the admin pages ask about.
@@ -235,6 +239,36 @@ impl Process {
         Ok(Some(changes))
     }
 
+    /// How discovery stands, as gauges.
+    fn register_metrics(&self, metrics: &Registry) {
+        let Some(status) = self.discovery.as_ref().map(Discovery::status_handle) else {
+            return;
+        };
+        metrics.collect(move |scrape| {
+            let status = status();
+            let connected = f64::from(u8::from(status.connected.is_some()));
+            scrape.gauge(
+                "pillion_discovery_connected",
+                "1 while a registry is being watched.",
+                &[],
+                connected,
+            );
+            let revision = status.applied_revision as f64;
+            scrape.gauge(
+                "pillion_discovery_revision",
+                "Newest revision of the registry that is in effect.",
+                &[],
+                revision,
+            );
+            scrape.counter(
+                "pillion_discovery_connects_total",
+                "Watches begun since the start.",
+                &[],
+                status.connects,
+            );
+        });
+    }
+
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
         let (ready, config, problems, drain) = (
@@ -307,7 +341,7 @@ impl Process {
                 () = status.drain.notified() => return Ok(()),
                 () = file_change(&mut watch) => self.reload_files(),
                 _ = hangup.recv() => {
-                    self.plane.shared().reopen_log();
+                    self.access_log.iter().for_each(AccessLog::reopen);
                     self.reload_files();
                 }
                 Some(change) = next(&mut documents) => {

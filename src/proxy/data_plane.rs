@@ -25,13 +25,14 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
 
 /// What the data plane is started with.
-pub struct Start {
+pub struct Start<'a> {
     pub settings: Settings,
     pub workers: usize,
     /// What this process does for an application; None for a gateway.
     pub sidecar: Option<Sidecar>,
     pub metrics: Arc<Registry>,
-    pub access_log: Option<AccessLog>,
+    /// Each worker gets a writer of its own.
+    pub access_log: Option<&'a AccessLog>,
 }
 
 /// Why a socket that the configuration asks for is not served.
@@ -71,17 +72,18 @@ struct Gateway {
 
 impl DataPlane {
     /// Starts the workers and the sidecar's own listeners.
-    pub fn start(start: Start) -> Result<Self, ListenError> {
+    pub fn start(start: Start<'_>) -> Result<Self, ListenError> {
         let settings = Arc::new(start.settings);
-        let shared = Arc::new(Shared::new(start.metrics.clone(), start.access_log));
+        let shared = Arc::new(Shared::new(start.metrics.clone()));
         let mut workers = Vec::new();
         for number in 0..start.workers.max(1) {
             let (sender, commands) = mpsc::unbounded_channel();
             let (settings, shared) = (settings.clone(), shared.clone());
+            let access_log = start.access_log.map(AccessLog::writer);
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    if let Err(error) = worker::run(settings, shared, commands) {
+                    if let Err(error) = worker::run(settings, shared, access_log, commands) {
                         tracing::error!(%error, "Worker ended");
                     }
                 })
@@ -240,6 +242,10 @@ impl DataPlane {
             let mut destination =
                 single(&label, app.app, app.protocol, self.settings.connect_timeout);
             destination.label = label.as_str().into();
+            destination.series = self
+                .metrics
+                .services()
+                .series(&format!("{label} (inbound)"));
             AppDestination {
                 port: app.port,
                 listen: app.listen,
@@ -439,10 +445,11 @@ impl DataPlane {
         };
         let destination = Arc::new(Destination {
             cluster: self.clusters.get_or_create(key),
-            label: label.into(),
             protocol,
             security,
             connect_timeout: self.settings.connect_timeout,
+            series: self.metrics.services().series(&label),
+            label: label.into(),
         });
         destinations.insert(key.clone(), destination.clone());
         destination

@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::identity::{ClientTls, server_name};
 use crate::model::{Protocol, UpstreamTls};
 use crate::proxy::cluster::{Cluster, Endpoint};
+use crate::telemetry::metrics::ServiceSeries;
 
 #[derive(Clone)]
 pub struct Destination {
@@ -19,6 +20,8 @@ pub struct Destination {
     pub protocol: Option<Protocol>,
     pub security: Security,
     pub connect_timeout: Duration,
+    /// Counts what happens towards its endpoints.
+    pub series: Arc<ServiceSeries>,
 }
 
 /// How bytes to the endpoints are protected.

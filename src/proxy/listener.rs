@@ -107,7 +107,7 @@ async fn connection(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer:
             let negotiated_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = Stream::Tls(Box::new(stream.into()));
             if negotiated_http2 {
-                http2::server::serve(session, stream, Buffer::default()).await;
+                Box::pin(http2::server::serve(session, stream, Buffer::default())).await;
             } else {
                 plain(session, stream).await;
             }
@@ -132,7 +132,7 @@ async fn plain(session: Session, stream: Stream) {
     match first_bytes(&session, &mut conn).await {
         Detected::Http2 => {
             let (stream, before) = conn.into_parts();
-            http2::server::serve(session, stream, before).await;
+            Box::pin(http2::server::serve(session, stream, before)).await;
         }
         Detected::Undecided => {}
         // The engine says what is wrong with anything else.
@@ -167,7 +167,7 @@ async fn sniffed(session: Session, tcp: TcpStream) {
         Sniffed::Protocol(Detected::Http1) => http1::server::serve(session, conn).await,
         Sniffed::Protocol(Detected::Http2) => {
             let (stream, before) = conn.into_parts();
-            http2::server::serve(session, stream, before).await;
+            Box::pin(http2::server::serve(session, stream, before)).await;
         }
         Sniffed::Protocol(Detected::Tls | Detected::Opaque) => {
             let Some((destination, requests)) = opaque_destination(&session) else {

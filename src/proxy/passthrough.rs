@@ -131,5 +131,6 @@ pub fn single(
         protocol,
         security: Security::Plain,
         connect_timeout,
+        series: Arc::default(),
     }
 }

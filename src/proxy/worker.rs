@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use super::listener;
 use super::passthrough::Passthrough;
 use super::settings::Settings;
 use super::upstream::Pool;
-use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::access_log;
 use crate::telemetry::metrics::Registry;
 
 /// How often idle upstream connections are looked at.
@@ -49,7 +50,8 @@ pub struct Worker {
     /// None where no access log is kept.
     pub access_log: Option<RefCell<access_log::Writer>>,
     scratch: RefCell<Vec<Box<Scratch>>>,
-    connections: RefCell<Connections>,
+    connections: RefCell<Slab<Waker>>,
+    exchanges: RefCell<Slab<Watched>>,
     draining: Cell<bool>,
     /// Idle downstream connections that are to close because descriptors are short.
     shedding: Cell<usize>,
@@ -61,36 +63,22 @@ pub struct Shared {
     /// Downstream connections at hand.
     pub connections: AtomicUsize,
     pub metrics: Arc<Registry>,
-    pub access_log: Option<AccessLog>,
 }
 
 impl Shared {
-    pub fn new(metrics: Arc<Registry>, access_log: Option<AccessLog>) -> Self {
+    pub fn new(metrics: Arc<Registry>) -> Self {
         Self {
             connections: AtomicUsize::new(0),
             metrics,
-            access_log,
         }
     }
-
-    /// Looks whether the access log's file was renamed.
-    pub fn reopen_log(&self) {
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
-    }
-}
-
-#[derive(Default)]
-struct Connections {
-    wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
 }
 
 /// Runs one worker until its command channel closes.
 pub fn run(
     settings: Arc<Settings>,
     shared: Arc<Shared>,
+    access_log: Option<access_log::Writer>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -98,7 +86,7 @@ pub fn run(
         .event_interval(31)
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(settings, shared));
+        let worker = Rc::new(Worker::new(settings, shared, access_log));
         tokio::task::spawn_local(sweep(worker.clone()));
         let mut listening = HashMap::new();
         while let Some(command) = commands.recv().await {
@@ -133,23 +121,26 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.pool.sweep(Instant::now(), &worker.settings);
+        worker.tick();
     }
 }
 
 impl Worker {
-    fn new(settings: Arc<Settings>, shared: Arc<Shared>) -> Self {
+    fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        access_log: Option<access_log::Writer>,
+    ) -> Self {
         Self {
             settings,
             pool: Rc::default(),
             passthrough: Passthrough::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             own_addresses: RefCell::default(),
-            access_log: shared
-                .access_log
-                .as_ref()
-                .map(|log| RefCell::new(log.writer())),
+            access_log: access_log.map(RefCell::new),
             scratch: RefCell::default(),
             connections: RefCell::default(),
+            exchanges: RefCell::default(),
             draining: Cell::new(false),
             shedding: Cell::new(0),
             shared,
@@ -169,10 +160,8 @@ impl Worker {
     fn wake_all(&self) {
         self.connections
             .borrow()
-            .wakers
             .iter()
-            .flatten()
-            .for_each(Waker::wake_by_ref);
+            .for_each(|(_, waker)| waker.wake_by_ref());
     }
 
     /// Descriptors are short: idle connections on both sides give theirs back.
@@ -192,15 +181,37 @@ impl Worker {
     /// Counts a downstream connection, and wakes it when the worker drains.
     pub fn register(self: &Rc<Self>, waker: &Waker) -> Registered {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let mut connections = self.connections.borrow_mut();
-        let place = connections.free.pop().unwrap_or_else(|| {
-            connections.wakers.push(None);
-            connections.wakers.len() - 1
-        });
-        connections.wakers[place] = Some(waker.clone());
+        let place = self.connections.borrow_mut().insert(waker.clone());
         Registered {
             worker: self.clone(),
             place,
+        }
+    }
+
+    /// Wakes an exchange's task when nothing has moved on it for `limit`, to the second.
+    pub fn watch(self: &Rc<Self>, waker: &Waker, limit: Duration) -> IdleWatch {
+        let watched = Watched {
+            waker: waker.clone(),
+            ticks_left: ticks(limit),
+            expired: false,
+        };
+        let place = self.exchanges.borrow_mut().insert(watched);
+        IdleWatch {
+            worker: self.clone(),
+            place,
+            limit,
+            seen: 0,
+        }
+    }
+
+    /// A second has passed for every exchange that is watched.
+    fn tick(&self) {
+        for (_, watched) in self.exchanges.borrow_mut().iter_mut() {
+            watched.ticks_left = watched.ticks_left.saturating_sub(1);
+            if watched.ticks_left == 0 {
+                watched.expired = true;
+                watched.waker.wake_by_ref();
+            }
         }
     }
 
@@ -225,12 +236,53 @@ pub struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut connections = self.worker.connections.borrow_mut();
-        connections.wakers[self.place] = None;
-        connections.free.push(self.place);
+        self.worker.connections.borrow_mut().remove(self.place);
         self.worker
             .shared
             .connections
             .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An exchange that is looked at each second: far cheaper than a timer for each, since hardly any is ever idle for long.
+struct Watched {
+    waker: Waker,
+    ticks_left: u32,
+    expired: bool,
+}
+
+fn ticks(limit: Duration) -> u32 {
+    u32::try_from(limit.as_secs().max(1)).unwrap_or(u32::MAX)
+}
+
+/// Ends an exchange in which nothing moves. Dropping it ends the watch.
+pub struct IdleWatch {
+    worker: Rc<Worker>,
+    place: usize,
+    limit: Duration,
+    seen: u64,
+}
+
+impl IdleWatch {
+    /// The limit, once nothing has moved for so long; `moved` counts all bytes so far.
+    pub fn expired(&mut self, moved: u64) -> Option<Duration> {
+        let mut exchanges = self.worker.exchanges.borrow_mut();
+        let watched = &mut exchanges[self.place];
+        if !watched.expired {
+            return None;
+        }
+        if moved == self.seen {
+            return Some(self.limit);
+        }
+        self.seen = moved;
+        watched.expired = false;
+        watched.ticks_left = ticks(self.limit);
+        None
+    }
+}
+
+impl Drop for IdleWatch {
+    fn drop(&mut self) {
+        self.worker.exchanges.borrow_mut().remove(self.place);
     }
 }

@@ -79,6 +79,10 @@ pub async fn run<D: Downstream>(
             },
         };
         let endpoint = lease.endpoint().id;
+        plan.destination.series.attempts.increment();
+        if exchange.attempts > 0 {
+            plan.destination.series.retries.increment();
+        }
         exchange.attempts += 1;
         exchange.endpoint = Some(lease.endpoint().address);
         if !exchange.tried.contains(&endpoint) {
@@ -111,6 +115,7 @@ pub async fn run<D: Downstream>(
                 if !answered.replay.is_possible()
                     || !cluster.retry_budget().try_retry(Instant::now())
                 {
+                    plan.destination.series.retries_refused.increment();
                     exchange.flag(Flag::RetryLimitExceeded);
                     return Ok(answered);
                 }
@@ -365,7 +370,11 @@ impl Attempt<'_> {
         deadline: Option<Instant>,
     ) -> Result<(), Broken> {
         let settings = &self.session.worker.settings;
-        let mut idle = IdleGuard::new(self.plan.idle_limit(settings), self.began);
+        let limit = self
+            .plan
+            .idle_limit(settings)
+            .filter(|_| deadline.is_none());
+        let mut idle = None;
         let mut sending = true;
         poll_fn(|cx| {
             if sending {
@@ -406,10 +415,12 @@ impl Attempt<'_> {
             {
                 return Poll::Ready(Err(Broken::Timeout));
             }
-            if deadline.is_none()
-                && let Some(limit) = idle.poll(cx, down, request.bytes)
-            {
-                return Poll::Ready(Err(Broken::Idle(limit)));
+            if let Some(limit) = limit {
+                let watch =
+                    idle.get_or_insert_with(|| self.session.worker.watch(cx.waker(), limit));
+                if let Some(limit) = watch.expired(request.bytes) {
+                    return Poll::Ready(Err(Broken::Idle(limit)));
+                }
             }
             Poll::Pending
         })
@@ -544,40 +555,5 @@ pub fn client_failure(cut: Cut) -> Ended {
             reason,
         }),
         Cut::Gone(_) | Cut::Reset(_) => Ended::Refused(Failure::ClientGone),
-    }
-}
-
-/// Ends an exchange in which nothing has moved for a while; moving bytes put it off without touching the timer.
-pub struct IdleGuard {
-    limit: Option<Duration>,
-    deadline: Instant,
-    seen: u64,
-}
-
-impl IdleGuard {
-    pub fn new(limit: Option<Duration>, now: Instant) -> Self {
-        Self {
-            limit,
-            deadline: now + limit.unwrap_or_default(),
-            seen: 0,
-        }
-    }
-
-    /// `moved` counts all bytes so far.
-    pub fn poll<D: Downstream>(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        down: &mut D,
-        moved: u64,
-    ) -> Option<Duration> {
-        let limit = self.limit?;
-        while down.timer().poll(cx, self.deadline).is_ready() {
-            if moved == self.seen {
-                return Some(limit);
-            }
-            self.seen = moved;
-            self.deadline = Instant::now() + limit;
-        }
-        None
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{self, Answered, IdleGuard};
+use super::attempt::{self, Answered};
 use super::body::{CopyError, Cut, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
@@ -198,7 +198,8 @@ async fn relay<D: Downstream>(
         return Err(Ended::Cut(Failure::ClientGone));
     }
     let deadline = plan.deadline(exchange);
-    let mut idle = IdleGuard::new(plan.idle_limit(&session.worker.settings), Instant::now());
+    let limit = plan.idle_limit(&session.worker.settings);
+    let mut idle = None;
     let mut response = super::body::Copy::default();
     let mut sending = !request.is_done();
     let ended = poll_fn(|cx| {
@@ -227,8 +228,11 @@ async fn relay<D: Downstream>(
         {
             return Poll::Ready(Err((Outcome::Timeout, plan.timed_out(exchange))));
         }
-        if let Some(limit) = idle.poll(cx, down, request.bytes + response.bytes) {
-            return Poll::Ready(Err((Outcome::Timeout, Failure::StreamIdle { limit })));
+        if let Some(limit) = limit {
+            let watch = idle.get_or_insert_with(|| session.worker.watch(cx.waker(), limit));
+            if let Some(limit) = watch.expired(request.bytes + response.bytes) {
+                return Poll::Ready(Err((Outcome::Timeout, Failure::StreamIdle { limit })));
+            }
         }
         Poll::Pending
     })

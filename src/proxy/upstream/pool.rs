@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use tokio::time::Instant;
 
-use super::{Http1, Upstream, connect};
+use super::{Connected, Http1, Upstream, connect};
 use crate::base::net::Stream;
 use crate::model::Protocol;
 use crate::proxy::cluster::{ConnectionPermit, Endpoint, EndpointId};
@@ -162,13 +162,9 @@ impl Pool {
         let permit = self.permit(destination, wanted.endpoint)?;
         let handshake =
             handshake(destination, wanted.endpoint, true).map_err(OpenError::Connect)?;
-        let connected = connect(
-            wanted.endpoint.address,
-            handshake,
-            destination.connect_timeout,
-        )
-        .await
-        .map_err(OpenError::Connect)?;
+        let connected = dial(destination, wanted.endpoint, handshake)
+            .await
+            .map_err(OpenError::Connect)?;
         Ok(Http1 {
             conn: Box::new(Conn::new(connected.stream)),
             permit,
@@ -196,9 +192,7 @@ impl Pool {
                 _ => Failure::NoBackend,
             })?;
         let connected = match handshake(destination, endpoint, true) {
-            Ok(handshake) => {
-                connect(endpoint.address, handshake, destination.connect_timeout).await
-            }
+            Ok(handshake) => dial(destination, endpoint, handshake).await,
             Err(error) => Err(error),
         };
         match connected {
@@ -301,7 +295,7 @@ impl Pool {
             let opened = async {
                 let handshake =
                     handshake(&destination, &endpoint, false).map_err(OpenError::Connect)?;
-                let connected = connect(endpoint.address, handshake, destination.connect_timeout)
+                let connected = dial(&destination, &endpoint, handshake)
                     .await
                     .map_err(OpenError::Connect)?;
                 if destination.is_tls() && connected.negotiated_http2 != Some(true) {
@@ -430,6 +424,20 @@ fn earlier(timeout: Duration) -> Duration {
 fn is_open(conn: &mut Conn) -> bool {
     conn.poll_fill(&mut Context::from_waker(Waker::noop()))
         .is_pending()
+}
+
+/// A new connection, counted.
+async fn dial(
+    destination: &Destination,
+    endpoint: &Endpoint,
+    handshake: Option<Handshake>,
+) -> Result<Connected, ConnectError> {
+    let connected = connect(endpoint.address, handshake, destination.connect_timeout).await;
+    match &connected {
+        Ok(_) => destination.series.connects.increment(),
+        Err(_) => destination.series.connect_failures.increment(),
+    }
+    connected
 }
 
 fn handshake(
