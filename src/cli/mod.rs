@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
 mod check;
+mod demo;
 mod health;
 mod intercept;
 mod proxy;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Report every problem of configuration files, with its place
     Check(check::Arguments),
+    /// See a mesh at work: registry, sidecars, traffic, a canary and failures, on this machine
+    Demo(demo::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Redirect an application's traffic to its sidecar, or stop doing so
@@ -45,6 +48,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
