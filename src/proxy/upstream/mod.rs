@@ -3,6 +3,7 @@
 mod connect;
 mod pool;
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub use pool::{OpenError, Pool, Wanted};
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
 
-use super::cluster::{ConnectionPermit, EndpointId};
+use super::cluster::{Cluster, ConnectionPermit, EndpointId};
 use super::http::body::{Cut, Sink, Size, Source};
 use super::http::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use super::http1::codec::{self, Framing, Limits};
@@ -29,6 +30,7 @@ pub enum Upstream {
 pub struct Http1 {
     conn: Box<Conn>,
     permit: ConnectionPermit,
+    cluster: Arc<Cluster>,
     endpoint: EndpointId,
     /// It has carried a request before, so its peer may be closing it right now.
     pub reused: bool,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{Connected, Http1, Upstream, connect};
 use crate::base::net::Stream;
 use crate::model::Protocol;
-use crate::proxy::cluster::{ConnectionPermit, Endpoint, EndpointId};
+use crate::proxy::cluster::{ConnectionPermit, Endpoint, EndpointId, Overflow};
 use crate::proxy::destination::{Destination, Handshake};
 use crate::proxy::failure::{ConnectError, Failure};
 use crate::proxy::http::body::{Cut, Size};
@@ -33,6 +33,8 @@ const DISTRUST: Duration = Duration::from_secs(10);
 const IDLE_MIN: Duration = Duration::from_millis(500);
 /// HTTP/2 connections to one endpoint, opened when the streams of those at hand are used up.
 const HTTP2_CONNECTIONS_MAX: usize = 8;
+/// How long a request may wait for a connection when the limit is reached.
+const PENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no request could be begun.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ impl Pool {
                 return Some(Http1 {
                     conn: idle.conn,
                     permit: idle.permit,
+                    cluster: wanted.destination.cluster.clone(),
                     endpoint: wanted.endpoint.id,
                     reused: true,
                     answered: false,
@@ -159,7 +162,7 @@ impl Pool {
 
     async fn connect_http1(&self, wanted: &Wanted<'_>) -> Result<Http1, OpenError> {
         let destination = wanted.destination;
-        let permit = self.permit(destination, wanted.endpoint)?;
+        let permit = self.permit(destination, wanted.endpoint).await?;
         let handshake =
             handshake(destination, wanted.endpoint, true).map_err(OpenError::Connect)?;
         let connected = dial(destination, wanted.endpoint, handshake)
@@ -168,6 +171,7 @@ impl Pool {
         Ok(Http1 {
             conn: Box::new(Conn::new(connected.stream)),
             permit,
+            cluster: wanted.destination.cluster.clone(),
             endpoint: wanted.endpoint.id,
             reused: false,
             answered: false,
@@ -184,6 +188,7 @@ impl Pool {
     ) -> Result<(Stream, ConnectionPermit), Failure> {
         let permit = self
             .permit(destination, endpoint)
+            .await
             .map_err(|error| match error {
                 OpenError::Overflow(limit) => Failure::Overflow {
                     cluster: destination.label.to_string(),
@@ -204,20 +209,25 @@ impl Pool {
         }
     }
 
-    /// A connection's share of the circuit limits; at the limit, an idle connection makes room.
-    fn permit(
+    /// A connection's share of the circuit limits. At the limit an idle connection makes room, or else the request waits
+    /// for one of another to end, on whatever worker.
+    async fn permit(
         &self,
         destination: &Destination,
         endpoint: &Arc<Endpoint>,
     ) -> Result<ConnectionPermit, OpenError> {
-        match destination.cluster.try_connection(endpoint) {
-            Ok(permit) => Ok(permit),
-            Err(_) if self.reclaim(destination) => destination
-                .cluster
-                .try_connection(endpoint)
-                .map_err(|overflow| OpenError::Overflow(overflow.limit())),
-            Err(overflow) => Err(OpenError::Overflow(overflow.limit())),
+        let cluster = &destination.cluster;
+        let mut tried = cluster.try_connection(endpoint);
+        if tried.is_err() && self.reclaim(destination) {
+            tried = cluster.try_connection(endpoint);
         }
+        let waited = match tried {
+            Ok(permit) => return Ok(permit),
+            Err(_) => tokio::time::timeout(PENDING_TIMEOUT, cluster.connection(endpoint)).await,
+        };
+        waited
+            .unwrap_or(Err(Overflow::Connections))
+            .map_err(|overflow| OpenError::Overflow(overflow.limit()))
     }
 
     /// Closes the oldest idle connection to any endpoint of the cluster.
@@ -255,12 +265,7 @@ impl Pool {
             match &slot.connecting {
                 Some(connecting) => connecting.clone(),
                 None => {
-                    let permit = self.permit_for_http2(wanted, slot)?;
-                    let connecting = self
-                        .clone()
-                        .connect_http2(wanted, permit)
-                        .boxed_local()
-                        .shared();
+                    let connecting = self.clone().connect_http2(wanted).boxed_local().shared();
                     slot.connecting = Some(connecting.clone());
                     connecting
                 }
@@ -269,30 +274,14 @@ impl Pool {
         connecting.await
     }
 
-    fn permit_for_http2(
-        &self,
-        wanted: &Wanted<'_>,
-        slot: &mut Slot,
-    ) -> Result<ConnectionPermit, OpenError> {
-        let cluster = &wanted.destination.cluster;
-        cluster.try_connection(wanted.endpoint).or_else(|overflow| {
-            if slot.idle.pop().is_none() {
-                return Err(OpenError::Overflow(overflow.limit()));
-            }
-            cluster
-                .try_connection(wanted.endpoint)
-                .map_err(|overflow| OpenError::Overflow(overflow.limit()))
-        })
-    }
-
     fn connect_http2(
         self: Rc<Self>,
         wanted: &Wanted<'_>,
-        permit: ConnectionPermit,
     ) -> impl Future<Output = Result<Option<Connection>, OpenError>> + 'static {
         let (destination, endpoint) = (wanted.destination.clone(), wanted.endpoint.clone());
         async move {
             let opened = async {
+                let permit = self.permit(&destination, &endpoint).await?;
                 let handshake =
                     handshake(&destination, &endpoint, false).map_err(OpenError::Connect)?;
                 let connected = dial(&destination, &endpoint, handshake)
@@ -334,7 +323,8 @@ impl Pool {
         if let Some(timeout) = http1.keep_alive_timeout {
             slot.idle_max = Some(earlier(timeout));
         }
-        if slot.idle.len() < settings.idle_per_endpoint_max {
+        let wanted_elsewhere = http1.cluster.limits().pending() > 0;
+        if slot.idle.len() < settings.idle_per_endpoint_max && !wanted_elsewhere {
             http1.conn.rest();
             slot.idle.push(Idle {
                 conn: http1.conn,
