@@ -1,6 +1,6 @@
 //! Asks another process's admin listener whether it is ready.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,15 @@ pub async fn probe(address: SocketAddr, timeout: Duration) -> Result<(), ProbeEr
     }
 }
 
+/// A listener on every address is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
 /// One admin page as text.
 pub async fn get(
     address: SocketAddr,
@@ -59,6 +68,7 @@ async fn ask(
     address: SocketAddr,
     path: &str,
 ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+    let address = reachable(address);
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)

@@ -279,6 +279,9 @@ impl Process {
         );
         let discovery = self.discovery.as_ref().map(Discovery::status_handle);
         let discovered = discovery.clone();
+        if let Some(discovery) = &self.discovery {
+            discovery.register_metrics(&metrics);
+        }
         let current = level.clone();
         admin::State {
             ready: Box::new(move || {
