@@ -39,6 +39,19 @@ pub struct Problem {
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The line it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snippet: Option<Snippet>,
+}
+
+/// A line of text and how much of it is meant.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snippet {
+    pub text: String,
+    /// In characters, from 1.
+    pub from: u32,
+    pub length: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -46,6 +59,8 @@ pub struct Problem {
 pub enum Severity {
     #[default]
     Error,
+    /// For information.
+    Note,
     /// It is accepted, but is probably not what was meant.
     #[serde(other)]
     Warning,
@@ -62,8 +77,10 @@ impl std::fmt::Display for Problem {
         if self.file.is_some() || self.line.is_some() {
             f.write_str(" ")?;
         }
-        if self.severity == Severity::Warning {
-            f.write_str("warning: ")?;
+        match self.severity {
+            Severity::Error => {}
+            Severity::Warning => f.write_str("warning: ")?,
+            Severity::Note => f.write_str("note: ")?,
         }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;

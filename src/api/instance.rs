@@ -29,21 +29,18 @@ pub struct Registration {
     /// What it begins as; `passing` when absent.
     #[serde(default)]
     pub state: InstanceState,
-    /// Without a frame or heartbeat for this long it is `critical`.
-    #[serde(default = "default_critical_after")]
-    pub critical_after_seconds: u32,
-    /// Without one for this long it is removed (see the guards in `registry::instances`).
-    #[serde(default = "default_removed_after")]
-    pub removed_after_seconds: u32,
+    /// Without a frame or heartbeat for this long it is `critical`; the registry's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_after_seconds: Option<u32>,
+    /// Without one for this long it is removed (see the guards in `registry::instances`); the registry's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_after_seconds: Option<u32>,
     /// Fields of a newer version, carried on as they came.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
 }
 
 impl Registration {
-    pub const CRITICAL_AFTER_SECONDS: u32 = 15;
-    pub const REMOVED_AFTER_SECONDS: u32 = 30;
-
     /// A passing instance of `service` in the namespace `default`, with every default.
     pub fn new(service: &str, ports: Vec<InstancePort>) -> Self {
         Self {
@@ -56,8 +53,8 @@ impl Registration {
             weight: default_weight(),
             sidecar: None,
             state: InstanceState::Passing,
-            critical_after_seconds: Self::CRITICAL_AFTER_SECONDS,
-            removed_after_seconds: Self::REMOVED_AFTER_SECONDS,
+            critical_after_seconds: None,
+            removed_after_seconds: None,
             unknown: BTreeMap::new(),
         }
     }
@@ -69,14 +66,6 @@ fn default_namespace() -> String {
 
 fn default_weight() -> u32 {
     1
-}
-
-fn default_critical_after() -> u32 {
-    Registration::CRITICAL_AFTER_SECONDS
-}
-
-fn default_removed_after() -> u32 {
-    Registration::REMOVED_AFTER_SECONDS
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -179,9 +168,9 @@ pub struct Instance {
         deserialize_with = "tolerant_reported"
     )]
     pub reported: Option<InstanceState>,
-    #[serde(default = "default_critical_after")]
+    #[serde(default)]
     pub critical_after_seconds: u32,
-    #[serde(default = "default_removed_after")]
+    #[serde(default)]
     pub removed_after_seconds: u32,
     /// The load of its last frame; in reads only, never stored and never in a watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

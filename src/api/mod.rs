@@ -19,7 +19,7 @@ pub use client::{Client, ClientError, ClientOptions, WatchStream};
 pub use document::{
     Action, Applied, Change, Diff, Document, DocumentKey, Documents, History, HistoryEntry,
 };
-pub use error::{ErrorBody, ErrorDetail, Problem, Severity};
+pub use error::{ErrorBody, ErrorDetail, Problem, Severity, Snippet};
 pub use frames::{FRAME_BYTES_MAX, FrameDecoder, FrameError};
 pub use instance::{
     Instance, InstancePort, InstanceState, Load, Protocol, Registered, Registration,

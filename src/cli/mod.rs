@@ -3,10 +3,12 @@
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
 mod check;
-mod demo;
+mod client;
+mod config;
 mod health;
 mod intercept;
-mod proxy;
+mod registry;
+mod services;
 mod version;
 
 use std::process::ExitCode;
@@ -32,14 +34,16 @@ struct Arguments {
 enum Command {
     /// Report every problem of configuration files, with its place
     Check(check::Arguments),
-    /// See a mesh at work: registry, sidecars, traffic, a canary and failures, on this machine
-    Demo(demo::Arguments),
+    /// The mesh documents in the registry, by revision
+    Config(config::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
-    /// Run a sidecar or a gateway
-    Proxy(proxy::Arguments),
+    /// Run the control plane: instances, documents, watches
+    Registry(registry::Arguments),
+    /// List services and their instances
+    Services(services::Arguments),
     /// Print the version and how this binary was built
     Version(version::Arguments),
 }
@@ -48,10 +52,11 @@ enum Command {
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(arguments) => check::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
-        Command::Proxy(arguments) => proxy::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
+        Command::Services(arguments) => services::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
     }
 }

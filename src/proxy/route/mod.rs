@@ -9,7 +9,6 @@
 mod host;
 mod listeners;
 mod matcher;
-mod mesh;
 mod normalize;
 mod path;
 mod rule;
@@ -22,7 +21,6 @@ mod oracle;
 
 pub use host::HostMap;
 pub use listeners::{ListenerRoutes, Listeners};
-pub use mesh::MeshRoutes;
 pub use normalize::{NulInPath, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule};
 pub use table::{Found, Table};

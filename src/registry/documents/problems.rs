@@ -1,0 +1,73 @@
+//! Judging the mesh as it would be after a change.
+
+use std::sync::Arc;
+
+use crate::api::{Problem, Severity, Snippet};
+use crate::config::{self, Source};
+use crate::registry::Registry;
+
+/// What the rules say: warnings of what may be applied, or everything that stands against it.
+pub type Verdict = Result<Vec<Problem>, Vec<Problem>>;
+
+impl Registry {
+    /// `sources` is the whole mesh. Only documents it has not read before are read.
+    pub(super) fn judge(&self, sources: &[Source]) -> Verdict {
+        // A panic in the reader would leave it as it was: it only remembers.
+        let mut loader = self
+            .documents
+            .loader
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        match loader.load(sources) {
+            Ok(loaded) => Ok(wire(loaded.remarks.into_iter().filter(is_remark))),
+            Err(problems) => Err(wire(
+                problems
+                    .into_iter()
+                    .filter(|problem| problem.is_error() || is_remark(problem)),
+            )),
+        }
+    }
+}
+
+/// That the new text of a document replaces the registry's is the point, not worth a note.
+fn is_remark(problem: &config::Problem) -> bool {
+    problem.severity != config::Severity::Note
+}
+
+pub fn wire(problems: impl IntoIterator<Item = config::Problem>) -> Vec<Problem> {
+    problems.into_iter().map(problem).collect()
+}
+
+fn problem(problem: config::Problem) -> Problem {
+    Problem {
+        severity: match problem.severity {
+            config::Severity::Error => Severity::Error,
+            config::Severity::Warning => Severity::Warning,
+            config::Severity::Note => Severity::Note,
+        },
+        file: Some(problem.file).filter(|file| !file.is_empty()),
+        line: Some(problem.line).filter(|line| *line > 0),
+        column: Some(problem.column).filter(|column| *column > 0),
+        path: problem.path,
+        message: problem.message,
+        hint: problem.hint,
+        snippet: problem.snippet.map(|snippet| Snippet {
+            text: snippet.text,
+            from: snippet.from,
+            length: snippet.length,
+        }),
+    }
+}
+
+/// A document of the registry as the rules read it.
+pub fn source(document: &crate::api::Document) -> Source {
+    let key = &document.key;
+    let text: Arc<str> = document.text.as_str().into();
+    Source::registry(
+        &key.kind,
+        &key.namespace,
+        &key.name,
+        document.revision,
+        text,
+    )
+}
