@@ -1,6 +1,6 @@
 //! Asks another process's admin listener whether it is ready.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ pub enum ProbeError {
 
 /// Succeeds when the process behind this admin address says that it is ready.
 pub async fn probe(address: SocketAddr, timeout: Duration) -> Result<(), ProbeError> {
-    let asked = tokio::time::timeout(timeout, ask_ready(address)).await;
+    let asked = tokio::time::timeout(timeout, ask(address, "/ready")).await;
     let (status, body) = asked
         .map_err(|_| ProbeError::Slow { address, timeout })?
         .map_err(|error| ProbeError::Unreachable {
@@ -47,12 +47,31 @@ pub async fn probe(address: SocketAddr, timeout: Duration) -> Result<(), ProbeEr
     }
 }
 
-async fn ask_ready(
+/// A listener on every address is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+/// One admin page as text.
+pub async fn get(
     address: SocketAddr,
+    path: &str,
+) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    ask(address, path).await.map(|(_, body)| body)
+}
+
+async fn ask(
+    address: SocketAddr,
+    path: &str,
 ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+    let address = reachable(address);
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/ready")
+    let request = Request::get(path)
         .header(http::header::HOST, address.to_string())
         .body(Empty::<Bytes>::new())?;
     let exchange = async {

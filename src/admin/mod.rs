@@ -12,10 +12,7 @@ mod respond;
 mod server;
 mod state;
 
-pub use client::{ProbeError, probe};
+pub use client::{ProbeError, get, probe};
 pub use clusters::{ClusterView, EndpointView};
 pub use server::serve;
 pub use state::State;
-
-/// Where the admin listener is unless configured.
-pub const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";

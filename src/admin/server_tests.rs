@@ -108,6 +108,8 @@ async fn ready_gives_every_reason_and_the_probe_passes_them_on() {
     );
     ready.store(true, Ordering::Relaxed);
     probe(address, GUARD).await.expect("ready now");
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
+    probe(everywhere, GUARD).await.expect("ready on loopback");
 }
 
 #[tokio::test]

@@ -1,3 +1,10 @@
 //! The only module that knows all planes: build, run, reload.
+//!
+//! A proxy process has its workers, which serve traffic, and one control thread, which is the runtime [`proxy::run`]
+//! runs on: it reads documents, follows the registry, answers the admin pages and hears the signals.
 
+pub mod demo;
+mod documents;
+pub mod proxy;
 pub mod registry;
+mod view;

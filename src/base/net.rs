@@ -126,17 +126,23 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         // `[::]` takes IPv4 too; where IPv6-only is forced by the system, IPv6 alone is served.
         let _ = socket.set_only_v6(false);
     }
+    // Linux hands these on to accepted sockets, which saves four system calls a connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// What every accepted or connected socket gets: no delay, and keep-alive probes so that dead peers are noticed.
+/// What a connected socket gets: no delay, and keep-alive probes so that dead peers are noticed.
 pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive())
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+        .with_interval(KEEPALIVE_INTERVAL)
 }

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::admin;
+use crate::config::defaults;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  pillion health --admin 127.0.0.1:15000\n\n\
     Exit code 0 when the process says it is ready, 1 otherwise, with the reasons on standard error.")]
 pub struct Arguments {
     /// The admin address of the process to ask
-    #[arg(long, env = "PILLION_ADMIN", default_value = admin::DEFAULT_ADDRESS)]
+    #[arg(long, env = "PILLION_ADMIN", default_value_t = defaults::ADMIN_ADDRESS)]
     admin: SocketAddr,
 
     /// Seconds until no answer counts as not ready

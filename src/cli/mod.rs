@@ -5,8 +5,10 @@
 mod check;
 mod client;
 mod config;
+mod demo;
 mod health;
 mod intercept;
+mod proxy;
 mod registry;
 mod services;
 mod version;
@@ -34,12 +36,16 @@ struct Arguments {
 enum Command {
     /// Report every problem of configuration files, with its place
     Check(check::Arguments),
+    /// See a mesh at work: registry, sidecars, traffic, a canary and failures, on this machine
+    Demo(demo::Arguments),
     /// The mesh documents in the registry, by revision
     Config(config::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
+    /// Run a sidecar or a gateway
+    Proxy(proxy::Arguments),
     /// Run the control plane: instances, documents, watches
     Registry(registry::Arguments),
     /// List services and their instances
@@ -53,8 +59,10 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
+        Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),

@@ -151,6 +151,11 @@ impl Mirror {
         }
     }
 
+    /// Whether a registry that greets like this has nothing newer than what is here.
+    pub fn is_up_to_date(&self, store: &str, revision: u64) -> bool {
+        self.position.store.as_deref() == Some(store) && self.position.revision == revision
+    }
+
     /// A connection has ended: what it had not finished listing is void.
     pub fn disconnected(&mut self) {
         self.greeted = None;
@@ -296,7 +301,7 @@ impl Mirror {
         for change in delta.instances {
             self.change_instances(change.into(), changed);
         }
-        self.position.revision = delta.revision;
+        self.position.revision = self.position.revision.max(delta.revision);
     }
 
     fn change_instances(&mut self, change: InstancesDelta, changed: &mut Changed) {

@@ -13,6 +13,7 @@ mod endpoints;
 mod keeper;
 mod lane;
 mod link;
+mod metrics;
 pub mod mirror;
 mod registration;
 mod saved;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::api::{Client, ClientError, InstanceState};
+use crate::telemetry::metrics::Registry;
 
 pub use changes::{DocumentsChange, EndpointsChange};
 pub use registration::registrations;
@@ -156,6 +158,12 @@ impl Discovery {
     pub fn status_handle(&self) -> impl Fn() -> Status + Send + Sync + Clone + use<> {
         let shared = self.shared.clone();
         move || shared.status()
+    }
+
+    /// Reports as `pillion_discovery_*`.
+    pub fn register_metrics(&self, registry: &Registry) {
+        let status = self.status_handle();
+        registry.collect(move |scrape| metrics::collect(&status(), scrape));
     }
 
     /// Deregisters, and waits until every watching peer has stopped using us, `timeout` at most ([`LEAVE_TIMEOUT`] is

@@ -94,7 +94,7 @@ impl Shared {
         if !state.released && state.mirror.is_known() {
             info!(
                 revision = state.mirror.position().revision,
-                "No registry answers; starting from the last good snapshot"
+                "Starting from the last good snapshot; no registry has confirmed it yet"
             );
             state.status.source = Source::Disk;
             state.released = true;
@@ -124,10 +124,15 @@ impl Shared {
     /// One frame of the watch. After an error the connection is of no use any more.
     pub fn frame(self: &Arc<Self>, frame: WatchFrame) -> Result<(), MirrorError> {
         let mut state = self.lock();
-        let confirms = matches!(
-            frame,
-            WatchFrame::Changes { .. } | WatchFrame::Heartbeat { .. } | WatchFrame::Synced { .. }
-        );
+        let confirms = match &frame {
+            WatchFrame::Hello {
+                store, revision, ..
+            } => state.mirror.is_up_to_date(store, *revision),
+            WatchFrame::Changes { .. }
+            | WatchFrame::Heartbeat { .. }
+            | WatchFrame::Synced { .. } => true,
+            _ => false,
+        };
         let before = state.mirror.position().revision;
         let changed = state.mirror.apply(frame)?;
         if confirms && !state.mirror.is_listing() {

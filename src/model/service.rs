@@ -40,6 +40,18 @@ pub enum Protocol {
     Tcp,
 }
 
+impl Protocol {
+    /// As documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Http2 => "http2",
+            Protocol::Grpc => "grpc",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}
+
 /// The endpoints of a service that carry all these labels.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subset {
@@ -69,6 +81,19 @@ pub enum Policy {
     LeastConnections,
     #[default]
     PeakEwma,
+}
+
+impl Policy {
+    /// As documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::RoundRobin => "round_robin",
+            Policy::WeightedRoundRobin => "weighted_round_robin",
+            Policy::LeastRequest => "least_request",
+            Policy::LeastConnections => "least_connections",
+            Policy::PeakEwma => "peak_ewma",
+        }
+    }
 }
 
 /// Passive ejection of an endpoint: closed → open → half-open → closed.

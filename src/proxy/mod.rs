@@ -1,7 +1,27 @@
 //! The path of a request, in the order it meets the files.
 
-pub mod cluster;
-pub mod filter;
-pub mod http;
+pub mod data_plane;
+pub mod worker;
+
+pub mod entry;
+pub mod listener;
+pub mod session;
+
+pub mod detect;
+pub mod tcp;
+
 pub mod http1;
+pub mod http2;
+
+pub mod http;
+
+pub mod filter;
 pub mod route;
+
+pub mod cluster;
+pub mod destination;
+pub mod passthrough;
+pub mod upstream;
+
+pub mod failure;
+pub mod settings;

@@ -101,3 +101,44 @@ async fn a_damaged_snapshot_is_said_and_the_rest_is_used() {
     assert_eq!(discovery.status().snapshot_damage.len(), 1);
     assert_eq!(changes.accept_both().await.1, ["cart: c1"]);
 }
+
+#[tokio::test]
+async fn a_snapshot_that_is_up_to_date_is_used_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = FakeRegistry::start().await;
+    registry.greet(&listing("a", 5, &[], &[("cart", &["c1"])]));
+    let kept = || Settings {
+        snapshot: Some(folder.path().join("snapshot")),
+        ..settings(vec![registry.options()])
+    };
+    let (discovery, mut changes) = start(kept());
+    changes.accept_both().await;
+    discovery.stop().await;
+    registry.greet(&[WatchFrame::Hello {
+        version: 1,
+        store: "a".into(),
+        revision: 5,
+    }]);
+    let (discovery, mut changes) = start(kept());
+    assert_eq!(changes.accept_both().await.1, ["cart: c1"]);
+    assert_eq!(discovery.status().source, Source::Registry);
+}
+
+#[tokio::test]
+async fn a_silent_registry_does_not_hold_up_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = FakeRegistry::start().await;
+    registry.greet(&listing("a", 5, &[], &[("cart", &["c1"])]));
+    let kept = || Settings {
+        snapshot: Some(folder.path().join("snapshot")),
+        first_answer_timeout: Duration::from_millis(50),
+        ..settings(vec![registry.options()])
+    };
+    let (discovery, mut changes) = start(kept());
+    changes.accept_both().await;
+    discovery.stop().await;
+    registry.greet(&[]);
+    let (discovery, mut changes) = start(kept());
+    assert_eq!(changes.accept_both().await.1, ["cart: c1"]);
+    assert_eq!(discovery.status().source, Source::Disk);
+}

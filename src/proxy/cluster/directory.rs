@@ -3,10 +3,11 @@
 //! The control thread keeps it; the request path does not come here, since routes hold their clusters. The cost of a change is
 //! that of the services it touches: a new snapshot touches those whose `Arc` is another one, an endpoint update one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashMap;
 use tokio::sync::Notify;
 
 use super::Cluster;
@@ -28,6 +29,8 @@ pub struct Clusters {
 #[derive(Default, Debug)]
 struct Table {
     services: HashMap<Name, Entry>,
+    /// How many of them have a document.
+    documented: usize,
     hosts: HashMap<Arc<str>, Host>,
     /// What the resolver has not been told yet.
     host_changes: Vec<HostChange>,
@@ -92,13 +95,8 @@ impl Clusters {
                 table.set_service(name, service.clone(), true);
             }
         }
-        let gone = |(name, entry): (&Name, &Entry)| {
-            let gone = entry.documented && !snapshot.services.contains_key(name);
-            gone.then(|| name.clone())
-        };
-        let gone: Vec<Name> = table.services.iter().filter_map(gone).collect();
-        for name in &gone {
-            table.set_service(name, undocumented(name), false);
+        if table.documented > snapshot.services.len() {
+            table.drop_documents(snapshot);
         }
         self.tell_resolver(&table);
     }
@@ -179,11 +177,24 @@ impl Table {
     fn set_service(&mut self, name: &Name, service: Arc<Service>, documented: bool) {
         let entry = self.entry(name);
         entry.service = service.clone();
-        entry.documented = documented;
+        let before = std::mem::replace(&mut entry.documented, documented);
         for cluster in &entry.clusters {
             cluster.update_service(&service);
         }
+        self.documented = self.documented + usize::from(documented) - usize::from(before);
         self.refill(name);
+    }
+
+    /// Takes the documents away from the services that a snapshot does not have.
+    fn drop_documents(&mut self, snapshot: &Snapshot) {
+        let gone = |(name, entry): (&Name, &Entry)| {
+            let gone = entry.documented && !snapshot.services.contains_key(name);
+            gone.then(|| name.clone())
+        };
+        let gone: Vec<Name> = self.services.iter().filter_map(gone).collect();
+        for name in &gone {
+            self.set_service(name, undocumented(name), false);
+        }
     }
 
     /// Gives a service's clusters their endpoints anew.

@@ -17,11 +17,11 @@ use crate::model::{self, EndpointState};
 
 /// Unique in the process; the same for an address as long as it stays in its cluster. For pools kept by each worker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct EndpointId(pub u32);
+pub struct EndpointId(pub u64);
 
 impl EndpointId {
     fn next() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
@@ -188,12 +188,27 @@ impl Endpoint {
         if before.phase.is_ejected() && !after.phase.is_ejected() {
             self.shared.ejected.release();
         }
-        if after.phase == Phase::Open && after.ejections > before.ejections {
+        if after.ejections > before.ejections {
             self.load.ejections_total.fetch_add(1, Ordering::Relaxed);
+            self.shared.ejections_total.fetch_add(1, Ordering::Relaxed);
         }
         if before.phase != after.phase {
-            tracing::debug!(endpoint = %self.address, from = ?before.phase, to = ?after.phase, "Breaker changed");
+            self.tell(before, after);
             self.shared.health_changed();
+        }
+    }
+
+    fn tell(&self, before: Breaker, after: Breaker) {
+        let service = &self.shared.service.load().name;
+        let endpoint = self.address;
+        match (before.phase, after.phase) {
+            (_, Phase::Open) if after.ejections > before.ejections => {
+                tracing::info!(%service, %endpoint, ejections = after.ejections, "Endpoint ejected");
+            }
+            (Phase::OpenProbe, Phase::Closed) => {
+                tracing::info!(%service, %endpoint, "Endpoint back after its probe");
+            }
+            (from, to) => tracing::debug!(%service, %endpoint, ?from, ?to, "Breaker changed"),
         }
     }
 

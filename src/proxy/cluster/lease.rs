@@ -10,6 +10,7 @@ use super::balancer::LATENCY_INITIAL;
 use super::breaker::Verdict;
 use super::endpoint::{Endpoint, LATENCY_DECAY};
 use super::time::nanos;
+use crate::base::ewma;
 
 /// What a failure or a refusal counts as in the latency average, so that failing fast attracts no traffic: 5 s.
 pub const PENALTY: Duration = Duration::from_secs(5);
@@ -76,13 +77,6 @@ impl Outcome {
             Outcome::Cancelled => Verdict::None,
         }
     }
-
-    fn is_failure(self) -> bool {
-        matches!(
-            self.verdict(),
-            Verdict::Failure | Verdict::Unreachable | Verdict::Broken
-        )
-    }
 }
 
 /// Owns one request's place at an endpoint and under the cluster's `requests_max`.
@@ -97,7 +91,7 @@ pub struct Lease {
     chance: u32,
     /// It is the one request that tries a half-open or avoided endpoint.
     probe: bool,
-    judged: bool,
+    judged: Option<Verdict>,
     counted: bool,
 }
 
@@ -109,7 +103,7 @@ impl Lease {
             endpoint,
             chance,
             probe,
-            judged: false,
+            judged: None,
             counted: false,
         }
     }
@@ -129,45 +123,45 @@ impl Lease {
         self.judge(outcome, latency, nanos(now));
     }
 
-    /// The exchange is over. After [`Lease::answered`], only a failure says something new (the body broke off), and
-    /// `latency` does not count again.
+    /// The exchange is over. After [`Lease::answered`] only a failure says something new (the body broke off), and not if it was
+    /// one already; `latency` does not count again.
     pub fn settle(mut self, outcome: Outcome, latency: Duration, now: Instant) {
         let now = nanos(now);
-        if !self.judged {
-            self.judge(outcome, latency, now);
-        } else if outcome.is_failure() {
-            self.endpoint
-                .judge(outcome.verdict(), false, now, self.chance);
+        match self.judged {
+            None => self.judge(outcome, latency, now),
+            Some(before) if outcome.verdict().is_failure() && !before.is_failure() => {
+                self.endpoint
+                    .judge(outcome.verdict(), false, now, self.chance);
+            }
+            Some(_) => {}
         }
         self.count(outcome);
     }
 
     fn judge(&mut self, outcome: Outcome, latency: Duration, now: u64) {
-        if self.judged {
+        if self.judged.is_some() {
             return;
         }
-        self.judged = true;
+        let verdict = outcome.verdict();
+        self.judged = Some(verdict);
         self.observe(outcome, latency, now);
-        self.endpoint
-            .judge(outcome.verdict(), self.probe, now, self.chance);
+        self.endpoint.judge(verdict, self.probe, now, self.chance);
     }
 
     fn observe(&self, outcome: Outcome, latency: Duration, now: u64) {
         let average = &self.endpoint.load().latency;
-        let nanos = latency.as_nanos() as f32;
-        let penalty = PENALTY.as_nanos() as f32;
         match outcome {
-            Outcome::Success => average.observe(now, nanos, LATENCY_DECAY),
+            Outcome::Success => average.observe(now, ewma::nanos(latency), LATENCY_DECAY),
             Outcome::Cancelled => {
-                let initial = LATENCY_INITIAL.as_nanos() as f32;
-                average.observe_at_least(now, nanos, initial, LATENCY_DECAY);
+                let initial = ewma::nanos(LATENCY_INITIAL);
+                average.observe_at_least(now, ewma::nanos(latency), initial, LATENCY_DECAY);
             }
             Outcome::Shed { retry_after } => {
                 let asked = retry_after.unwrap_or(PENALTY);
                 let penalty = asked.clamp(PENALTY, RETRY_AFTER_MAX);
-                average.observe(now, penalty.as_nanos() as f32, LATENCY_DECAY);
+                average.observe(now, ewma::nanos(penalty), LATENCY_DECAY);
             }
-            _ => average.observe(now, nanos.max(penalty), LATENCY_DECAY),
+            _ => average.observe(now, ewma::nanos(latency.max(PENALTY)), LATENCY_DECAY),
         }
     }
 
@@ -179,7 +173,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.judged && self.probe {
+        if self.judged.is_none() && self.probe {
             self.endpoint.judge(Verdict::None, true, 0, self.chance);
         }
         if !self.counted {

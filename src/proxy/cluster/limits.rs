@@ -86,7 +86,7 @@ impl Limits {
         self.connections.set_max(circuit.connections_max);
         self.endpoint_connections_max
             .store(circuit.endpoint_connections_max, Ordering::Relaxed);
-        self.connection_returned.notify_one();
+        self.connection_returned.notify_waiters();
     }
 
     /// Requests that hold a lease.
@@ -109,12 +109,6 @@ impl Limits {
         self.refused[limit as usize].load(Ordering::Relaxed)
     }
 
-    /// Ready when a connection has been given back since the last time somebody waited here. It wakes one waiter; who finds
-    /// no room all the same waits again.
-    pub async fn connection_returned(&self) {
-        self.connection_returned.notified().await;
-    }
-
     pub(super) fn try_request(&self) -> Result<(), Overflow> {
         self.granted(self.requests.try_acquire(), Overflow::Requests)
     }
@@ -129,28 +123,32 @@ impl Limits {
 
     fn try_connection(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
         let endpoint_max = self.endpoint_connections_max.load(Ordering::Relaxed);
-        let load = endpoint.load();
-        self.granted(
-            try_increment(&load.connections, endpoint_max),
-            Overflow::EndpointConnections,
-        )?;
-        self.granted(self.connections.try_acquire(), Overflow::Connections)
-            .inspect_err(|_| {
-                load.connections.fetch_sub(1, Ordering::Relaxed);
-            })
+        let connections = &endpoint.load().connections;
+        if !try_increment(connections, endpoint_max) {
+            return Err(Overflow::EndpointConnections);
+        }
+        if !self.connections.try_acquire() {
+            connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Overflow::Connections);
+        }
+        Ok(())
+    }
+
+    fn count_refusal(&self, limit: Overflow) {
+        self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn granted(&self, granted: bool, limit: Overflow) -> Result<(), Overflow> {
         if granted {
             return Ok(());
         }
-        self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
+        self.count_refusal(limit);
         Err(limit)
     }
 }
 
-/// The right to have one connection to an endpoint open, idle or not. Dropping it gives the place back and wakes one who
-/// waits for a place.
+/// The right to have one connection to an endpoint open, idle or not. Dropping it gives the place back and wakes those who
+/// wait for one, on whatever worker.
 #[must_use = "dropping the permit gives the connection's place back"]
 #[derive(Debug)]
 pub struct ConnectionPermit {
@@ -159,6 +157,23 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     pub(super) fn acquire(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
+        Self::try_once(endpoint).inspect_err(|limit| endpoint.shared().limits.count_refusal(*limit))
+    }
+
+    pub(super) async fn wait(endpoint: &Arc<Endpoint>) -> Self {
+        let limits = &endpoint.shared().limits;
+        loop {
+            let mut returned = std::pin::pin!(limits.connection_returned.notified());
+            // Before trying, so that a place given back in between is not missed.
+            returned.as_mut().enable();
+            if let Ok(permit) = Self::try_once(endpoint) {
+                return permit;
+            }
+            returned.await;
+        }
+    }
+
+    fn try_once(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
         endpoint.shared().limits.try_connection(endpoint)?;
         Ok(Self {
             endpoint: endpoint.clone(),
@@ -178,7 +193,7 @@ impl Drop for ConnectionPermit {
             .connections
             .fetch_sub(1, Ordering::Relaxed);
         limits.connections.release();
-        limits.connection_returned.notify_one();
+        limits.connection_returned.notify_waiters();
     }
 }
 

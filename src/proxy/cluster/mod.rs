@@ -103,6 +103,7 @@ pub(super) struct Shared {
     retry_budget: RetryBudget,
     /// Endpoints that are ejected, and how many may be.
     ejected: limits::Gauge,
+    ejections_total: AtomicU64,
     /// Grows when somebody's health or the policy changes: views of an earlier generation are outdated.
     generation: AtomicU64,
 }
@@ -124,6 +125,7 @@ impl Cluster {
                 limits: Limits::new(&service.circuit),
                 retry_budget: RetryBudget::new(&service.circuit),
                 ejected: limits::Gauge::default(),
+                ejections_total: AtomicU64::new(0),
                 generation: AtomicU64::new(0),
             }),
             set: ArcSwap::default(),
@@ -179,6 +181,11 @@ impl Cluster {
         self.set.load_full()
     }
 
+    /// How often an endpoint of this cluster has been ejected, those included that have left since.
+    pub fn ejections_total(&self) -> u64 {
+        self.shared.ejections_total.load(Ordering::Relaxed)
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
@@ -190,6 +197,13 @@ impl Cluster {
     /// A place for one more connection to this cluster's endpoint.
     pub fn try_connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
         ConnectionPermit::acquire(endpoint)
+    }
+
+    /// Waits for a place for one more connection, under `pending_max`. It wakes when any worker gives a place of this cluster
+    /// back; while [`Limits::pending`] is above 0, workers should rather close connections than keep them idle.
+    pub async fn connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
+        let _pending = self.try_pending()?;
+        Ok(ConnectionPermit::wait(endpoint).await)
     }
 
     /// A place to wait for a connection.

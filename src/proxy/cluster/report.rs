@@ -20,10 +20,13 @@ pub struct Report {
     pub panic: bool,
     /// Requests that hold a lease.
     pub requests: u32,
+    /// Requests that wait for a connection.
     pub pending: u32,
     pub connections: u32,
     /// Retries granted in the last 10 s, and how many may be.
     pub retries: (u64, u64),
+    /// Ejections since the cluster exists.
+    pub ejections: u64,
     pub endpoints: Vec<EndpointReport>,
 }
 
@@ -114,6 +117,7 @@ impl Cluster {
             pending: limits.pending(),
             connections: limits.connections(),
             retries: self.retry_budget().used(now),
+            ejections: self.ejections_total(),
             endpoints: set.endpoints.iter().map(|e| e.report(now_nanos)).collect(),
         }
     }

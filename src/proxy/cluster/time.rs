@@ -10,5 +10,6 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Nanoseconds since the process began to count.
 pub fn nanos(instant: Instant) -> u64 {
     let elapsed = instant.saturating_duration_since(*START);
-    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+    // 584 years fit.
+    elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
 }

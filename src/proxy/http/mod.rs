@@ -1,3 +1,13 @@
-//! What HTTP/1 and HTTP/2 share: the message heads, and what is done with them between the two sides.
+//! What HTTP/1 and HTTP/2 share: the message heads, and the walk of a request between the two sides.
 
+pub mod attempt;
+pub mod body;
+pub mod downstream;
+pub mod exchange;
+pub mod forward;
 pub mod head;
+pub mod headers;
+pub mod plan;
+pub mod replay;
+pub mod respond;
+pub mod tunnel;

@@ -9,6 +9,7 @@
 mod host;
 mod listeners;
 mod matcher;
+mod mesh;
 mod normalize;
 mod path;
 mod rule;
@@ -21,6 +22,7 @@ mod oracle;
 
 pub use host::HostMap;
 pub use listeners::{ListenerRoutes, Listeners};
+pub use mesh::MeshRoutes;
 pub use normalize::{NulInPath, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule};
 pub use table::{Found, Table};

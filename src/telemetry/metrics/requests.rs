@@ -122,6 +122,11 @@ impl ListenerRequests {
 }
 
 impl RequestSeries {
+    /// The label of the listener whose requests these are.
+    pub fn listener(&self) -> &str {
+        &self.labels.listener
+    }
+
     /// `status` is 0 where the client went before it got one. Takes no lock once the outcome has been seen.
     pub fn record(&self, status: u16, flags: Flags, duration: Duration) {
         let counts = self.counts.get_or_init(Box::default);

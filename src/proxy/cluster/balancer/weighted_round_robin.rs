@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use super::round_robin;
+
 /// The most work (steps × endpoints) that goes into working out one table; about 0.1 ms.
 const WORK_MAX: u64 = 65_536;
 
@@ -31,7 +33,7 @@ impl Schedule {
 
     pub(super) fn pick(&self, turn: u64) -> usize {
         match self {
-            Schedule::Smooth(table) => table[(turn % table.len() as u64) as usize] as usize,
+            Schedule::Smooth(table) => table[round_robin::pick(table.len(), turn)] as usize,
             Schedule::Golden(golden) => golden.pick(turn),
         }
     }

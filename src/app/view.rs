@@ -1,0 +1,235 @@
+//! What the admin pages show of the data plane.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::admin::{ClusterView, EndpointView};
+use crate::api::Rejection;
+use crate::config::Problem;
+use crate::model::{BackendTarget, HostPattern, PathMatch, Route, Service, Snapshot, ValueMatch};
+use crate::proxy::cluster::Clusters;
+use crate::proxy::cluster::plan::Standing;
+use crate::proxy::cluster::report::EndpointReport;
+use crate::telemetry::metrics::{Registry, Scrape};
+
+/// The page `/clusters`.
+pub fn clusters(clusters: &Clusters) -> Vec<ClusterView> {
+    let now = Instant::now();
+    let view = |cluster: std::sync::Arc<crate::proxy::cluster::Cluster>| {
+        let mut name = cluster.key.service.to_string();
+        if let Some(port) = cluster.key.port {
+            name.push_str(&format!(":{port}"));
+        }
+        if let Some(subset) = &cluster.key.subset {
+            name.push_str(&format!("/{subset}"));
+        }
+        ClusterView {
+            name,
+            policy: cluster.service().balance.policy.as_str().to_owned(),
+            endpoints: cluster.report(now).endpoints.iter().map(endpoint).collect(),
+        }
+    };
+    clusters.iter().map(view).collect()
+}
+
+fn endpoint(report: &EndpointReport) -> EndpointView {
+    let endpoint = &report.endpoint;
+    let totals = endpoint.totals();
+    let failures = 1..=5;
+    EndpointView {
+        address: endpoint.address.to_string(),
+        state: match report.standing {
+            Standing::Healthy => "passing",
+            Standing::Ejected => "ejected",
+            Standing::Critical => "critical",
+            Standing::Unreachable => "unreachable",
+            Standing::Out => "out",
+        }
+        .to_owned(),
+        why: report.why.to_string(),
+        weight: endpoint.model.weight,
+        priority: endpoint.model.priority,
+        zone: endpoint.model.zone.as_deref().map(str::to_owned),
+        in_flight: report.in_flight.into(),
+        connections: report.connections.into(),
+        latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1e3),
+        requests: totals.iter().sum(),
+        failures: failures.map(|outcome| totals[outcome]).sum(),
+        instance: endpoint.model.instance.as_deref().map(str::to_owned),
+    }
+}
+
+/// The page `/config`: the effective snapshot. Certificates appear as paths; keys and tokens are not in a snapshot.
+pub fn snapshot(snapshot: &Snapshot) -> Value {
+    let mut services: Vec<_> = snapshot.services.values().collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    json!({
+        "revision": snapshot.revision,
+        "listeners": snapshot.binds.iter().flat_map(|bind| {
+            bind.listeners.iter().map(|listener| json!({
+                "address": bind.address.to_string(),
+                "gateway": listener.gateway.to_string(),
+                "name": &*listener.name,
+                "hostname": listener.hostname.as_ref().map(host),
+                "tls": listener.tls.as_ref().map(|tls| {
+                    tls.certificates.iter().map(|pair| pair.chain.display().to_string()).collect::<Vec<_>>()
+                }),
+                "routes": listener.routes.iter().map(|route| route_view(route)).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>()
+        }).collect::<Vec<_>>(),
+        "mesh_routes": snapshot.mesh_routes.iter().map(|route| route_view(route)).collect::<Vec<_>>(),
+        "services": services.into_iter().map(|service| service_view(service)).collect::<Vec<_>>(),
+    })
+}
+
+fn host(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(host) => host.to_string(),
+        HostPattern::Wildcard(domain) => format!("*.{domain}"),
+    }
+}
+
+fn route_view(route: &Route) -> Value {
+    json!({
+        "name": route.name.to_string(),
+        "hostnames": route.hostnames.iter().map(host).collect::<Vec<_>>(),
+        "rules": route.rules.iter().map(|rule| json!({
+            "name": rule.name.as_deref(),
+            "matches": rule.matches.iter().map(|conditions| json!({
+                "path": path(&conditions.path),
+                "method": conditions.method.as_deref(),
+                "headers": conditions.headers.iter()
+                    .map(|header| json!({"name": &*header.name, "value": value(&header.value)})).collect::<Vec<_>>(),
+                "query": conditions.queries.iter()
+                    .map(|query| json!({"name": &*query.name, "value": value(&query.value)})).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+            "backends": rule.backends.iter().map(|backend| match &backend.target {
+                BackendTarget::Cluster(key) => json!({
+                    "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port,
+                    "weight": backend.weight,
+                }),
+                BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "weight": backend.weight}),
+            }).collect::<Vec<_>>(),
+            "timeouts": {
+                "request_ms": rule.timeouts.request.map(|limit| limit.as_millis() as u64),
+                "backend_request_ms": rule.timeouts.backend_request.map(|limit| limit.as_millis() as u64),
+            },
+            "retry": rule.retry.as_ref().map(|retry| json!({"attempts": retry.attempts_max, "codes": retry.codes})),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn path(path: &PathMatch) -> Value {
+    match path {
+        PathMatch::Exact(path) => json!({"exact": &**path}),
+        PathMatch::Prefix(prefix) => {
+            json!({"prefix": if prefix.is_empty() { "/" } else { prefix }})
+        }
+        PathMatch::Regex(regex) => json!({"regex": regex.as_str()}),
+    }
+}
+
+fn value(value: &ValueMatch) -> Value {
+    match value {
+        ValueMatch::Exact(value) => json!({"exact": &**value}),
+        ValueMatch::Regex(regex) => json!({"regex": regex.as_str()}),
+    }
+}
+
+fn service_view(service: &Service) -> Value {
+    json!({
+        "name": service.name.to_string(),
+        "ports": service.ports.iter()
+            .map(|port| json!({"port": port.port, "protocol": port.protocol.map(|protocol| protocol.as_str())}))
+            .collect::<Vec<_>>(),
+        "endpoints": service.endpoints.iter().map(|endpoint| json!({
+            "address": endpoint.address.to_string(), "weight": endpoint.weight, "zone": endpoint.zone.as_deref(),
+            "priority": endpoint.priority,
+        })).collect::<Vec<_>>(),
+        "subsets": service.subsets.iter()
+            .map(|subset| json!({"name": &*subset.name, "labels": subset.labels.iter()
+                .map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<serde_json::Map<_, _>>()}))
+            .collect::<Vec<_>>(),
+        "balance": service.balance.policy.as_str(),
+        "outlier": {
+            "consecutive_5xx": service.outlier.consecutive_5xx,
+            "base_ejection_ms": service.outlier.base_ejection.as_millis() as u64,
+            "ejection_max_ms": service.outlier.ejection_max.as_millis() as u64,
+            "max_ejection_percent": service.outlier.max_ejection_percent,
+        },
+        "circuit": {
+            "connections_max": service.circuit.connections_max,
+            "endpoint_connections_max": service.circuit.endpoint_connections_max,
+            "requests_max": service.circuit.requests_max,
+            "pending_max": service.circuit.pending_max,
+        },
+        "tls": service.tls.as_ref().map(|tls| json!({
+            "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
+        })),
+    })
+}
+
+/// The page `/config/problems`: what was found, and whether it kept documents from taking effect.
+pub fn problems(problems: &[Problem], refused: bool, rejected: Option<&Rejection>) -> Value {
+    json!({
+        "refused": refused || rejected.is_some(),
+        "problems": problems,
+        "registry": rejected,
+    })
+}
+
+/// Gauges of every cluster and endpoint, read when the metrics are.
+pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
+    metrics.collect(move |scrape| {
+        let now = Instant::now();
+        for cluster in clusters.iter() {
+            let service = match &cluster.key.subset {
+                Some(subset) => format!("{}/{subset}", cluster.key.service),
+                None => cluster.key.service.to_string(),
+            };
+            let report = cluster.report(now);
+            for endpoint in &report.endpoints {
+                endpoint_metrics(scrape, &service, endpoint);
+            }
+        }
+    });
+}
+
+fn endpoint_metrics(scrape: &mut Scrape, service: &str, report: &EndpointReport) {
+    let address = report.endpoint.address.to_string();
+    let labels = [("service", service), ("endpoint", &*address)];
+    let healthy = matches!(report.standing, Standing::Healthy);
+    scrape.gauge(
+        "pillion_endpoint_healthy",
+        "1 while the endpoint gets requests in the ordinary way.",
+        &labels,
+        f64::from(u8::from(healthy)),
+    );
+    scrape.gauge(
+        "pillion_endpoint_in_flight",
+        "Requests that hold the endpoint.",
+        &labels,
+        f64::from(report.in_flight),
+    );
+    scrape.gauge(
+        "pillion_endpoint_connections",
+        "Open connections to the endpoint.",
+        &labels,
+        f64::from(report.connections),
+    );
+    let open = matches!(report.standing, Standing::Ejected);
+    scrape.gauge(
+        "pillion_circuit_open",
+        "1 while the endpoint's breaker is open.",
+        &labels,
+        f64::from(u8::from(open)),
+    );
+    scrape.counter(
+        "pillion_outlier_ejections_total",
+        "Times the endpoint was ejected.",
+        &labels,
+        report.ejections,
+    );
+}

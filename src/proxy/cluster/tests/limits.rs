@@ -1,0 +1,156 @@
+//! What is refused, and that every count returns to zero.
+
+use super::*;
+
+#[test]
+fn requests_over_the_limit_are_refused_and_a_settled_one_makes_room() {
+    let limited = Service {
+        circuit: Circuit {
+            requests_max: 2,
+            ..Circuit::default()
+        },
+        ..service()
+    };
+    let mut scene = Scene::new(limited, 2);
+    let (first, _second) = (scene.pick(), scene.pick());
+    let error = scene.pick_avoiding(&[]).unwrap_err();
+    assert_eq!(error, PickError::Overflow(Overflow::Requests));
+    assert!(error.to_string().contains("circuit.requests_max"));
+    scene.settle(first, Outcome::Success);
+    let _third = scene.pick();
+    assert_eq!(scene.cluster.limits().refused(Overflow::Requests), 1);
+}
+
+#[test]
+fn connections_are_limited_for_the_service_and_for_each_endpoint() {
+    let limited = Service {
+        circuit: Circuit {
+            connections_max: 3,
+            endpoint_connections_max: 2,
+            ..Circuit::default()
+        },
+        ..service()
+    };
+    let cluster = cluster(limited, 2);
+    let set = cluster.endpoints();
+    let [a, b] = &set.endpoints[..] else {
+        panic!("two endpoints");
+    };
+    let first = cluster.try_connection(a).unwrap();
+    let _second = cluster.try_connection(a).unwrap();
+    let refused = cluster.try_connection(a).unwrap_err();
+    assert_eq!(refused, Overflow::EndpointConnections);
+    let _third = cluster.try_connection(b).unwrap();
+    assert_eq!(
+        cluster.try_connection(b).unwrap_err(),
+        Overflow::Connections
+    );
+    assert_eq!(b.connections(), 1, "a refused one leaves no trace");
+    drop(first);
+    let _fourth = cluster.try_connection(b).unwrap();
+    assert_eq!(cluster.limits().connections(), 3);
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_connection_get_the_places_given_back() {
+    let limited = Service {
+        circuit: Circuit {
+            endpoint_connections_max: 1,
+            pending_max: 2,
+            ..Circuit::default()
+        },
+        ..service()
+    };
+    let cluster = cluster(limited, 2);
+    let endpoints = cluster.endpoints().endpoints.clone();
+    let permit = |index: usize| cluster.try_connection(&endpoints[index]).unwrap();
+    let (first, second) = (permit(0), permit(1));
+    let wait = |index: usize| {
+        let (cluster, endpoint) = (cluster.clone(), endpoints[index].clone());
+        tokio::spawn(async move { cluster.connection(&endpoint).await })
+    };
+    let (wants_first, wants_second) = (wait(0), wait(1));
+    while cluster.limits().pending() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let refused = cluster.connection(&endpoints[0]).await.unwrap_err();
+    assert_eq!(refused, Overflow::Pending);
+    // The one who waits for the other endpoint may be woken too, but must not swallow it.
+    drop(second);
+    assert!(wants_second.await.unwrap().is_ok());
+    drop(first);
+    assert!(wants_first.await.unwrap().is_ok());
+    assert_eq!(cluster.limits().pending(), 0);
+}
+
+/// Threads pick, settle, connect and change the set at once: limits hold at every moment, and in the end nothing is held.
+#[test]
+fn limits_hold_and_every_count_returns_to_zero_under_threads() {
+    const REQUESTS_MAX: u32 = 5;
+    const CONNECTIONS_MAX: u32 = 4;
+    let limited = Service {
+        circuit: Circuit {
+            requests_max: REQUESTS_MAX,
+            connections_max: CONNECTIONS_MAX,
+            endpoint_connections_max: 2,
+            pending_max: 3,
+            ..Circuit::default()
+        },
+        outlier: Outlier {
+            consecutive_5xx: 2,
+            base_ejection: MILLISECOND,
+            max_ejection_percent: 50,
+            ..Outlier::default()
+        },
+        ..service()
+    };
+    let cluster = cluster(limited, 6);
+    let all = cluster.endpoints();
+    let most = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| hammer(&cluster, &most));
+        }
+        scope.spawn(|| {
+            for round in 0..200_u16 {
+                let count = 3 + round % 4;
+                cluster.set_endpoints((1..=count).map(endpoint).collect());
+                std::thread::yield_now();
+            }
+        });
+    });
+    assert!(most.load(Ordering::Relaxed) <= REQUESTS_MAX);
+    let limits = cluster.limits();
+    let counts = [limits.requests(), limits.pending(), limits.connections()];
+    assert_eq!(counts, [0, 0, 0]);
+    let last = cluster.endpoints();
+    for endpoint in all.endpoints.iter().chain(&last.endpoints) {
+        assert_eq!((endpoint.in_flight(), endpoint.connections()), (0, 0));
+    }
+    let phases = last.endpoints.iter().map(|e| e.breaker().phase);
+    let ejected = phases.filter(|phase| phase.is_ejected()).count();
+    assert_eq!(cluster.shared.ejected.now() as usize, ejected);
+}
+
+fn hammer(cluster: &Arc<Cluster>, most: &AtomicU32) {
+    let mut rng = for_test();
+    for round in 0..5_000 {
+        let _pending = cluster.try_pending();
+        most.fetch_max(cluster.limits().requests(), Ordering::Relaxed);
+        assert!(cluster.limits().pending() <= 3 && cluster.limits().connections() <= 4);
+        let lease = match cluster.pick(&[], Instant::now(), &mut rng) {
+            Ok(lease) => lease,
+            Err(PickError::Overflow(Overflow::Requests)) => continue,
+            Err(other) => panic!("{other}"),
+        };
+        let _connection = cluster.try_connection(lease.endpoint());
+        let outcome = match round % 7 {
+            0 => Outcome::ConnectFailure,
+            1 | 2 => Outcome::Failure5xx,
+            3 => Outcome::Reset,
+            4 => continue,
+            _ => Outcome::Success,
+        };
+        lease.settle(outcome, MILLISECOND, Instant::now());
+    }
+}

@@ -1,0 +1,517 @@
+//! The data plane as the rest of the process sees it: workers, listening sockets, and what they route by.
+//!
+//! Lives on the control thread. A change of documents swaps each entry's routing as a whole; requests under way keep
+//! what they began with. A change of endpoints touches the clusters of one service and nothing else.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+
+use super::cluster::Clusters;
+use super::destination::{Destination, Security, Tls};
+use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
+use super::passthrough::single;
+use super::route::{Listeners, Table};
+use super::settings::Settings;
+use super::worker::{self, Command, Shared};
+use crate::base::net;
+use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
+use crate::model::{self, Bind, ClusterKey, EndpointUpdate, Name, Protocol, Sidecar, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Registry;
+
+/// What the data plane is started with.
+pub struct Start<'a> {
+    pub settings: Settings,
+    pub workers: usize,
+    /// What this process does for an application; None for a gateway.
+    pub sidecar: Option<Sidecar>,
+    pub metrics: Arc<Registry>,
+    /// Each worker gets a writer of its own.
+    pub access_log: Option<&'a AccessLog>,
+}
+
+/// Why a socket that the configuration asks for is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    #[error("listeners on {address}: {reason}")]
+    Tls { address: SocketAddr, reason: String },
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+}
+
+pub struct DataPlane {
+    settings: Arc<Settings>,
+    sidecar: Option<Sidecar>,
+    metrics: Arc<Registry>,
+    clusters: Arc<Clusters>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    shared: Arc<Shared>,
+    gateways: HashMap<SocketAddr, Gateway>,
+    outbound: Option<Arc<Entry>>,
+    own_addresses: Vec<SocketAddr>,
+    snapshot: Arc<Snapshot>,
+    /// Services that discovery has told of, with a document or without.
+    discovered: HashSet<Name>,
+    client_tls: ClientConfigs,
+}
+
+struct Gateway {
+    entry: Arc<Entry>,
+    certificates: Vec<model::Certificate>,
+}
+
+impl DataPlane {
+    /// Starts the workers and the sidecar's own listeners.
+    pub fn start(start: Start<'_>) -> Result<Self, ListenError> {
+        let settings = Arc::new(start.settings);
+        let shared = Arc::new(Shared::new(start.metrics.clone()));
+        let mut workers = Vec::new();
+        for number in 0..start.workers.max(1) {
+            let (sender, commands) = mpsc::unbounded_channel();
+            let (settings, shared) = (settings.clone(), shared.clone());
+            let access_log = start.access_log.map(AccessLog::writer);
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    if let Err(error) = worker::run(settings, shared, access_log, commands) {
+                        tracing::error!(%error, "Worker ended");
+                    }
+                })
+                .map_err(ListenError::Worker)?;
+            workers.push(sender);
+        }
+        let zone = start
+            .sidecar
+            .as_ref()
+            .and_then(|sidecar| sidecar.zone.clone());
+        let mut plane = Self {
+            settings,
+            metrics: start.metrics,
+            clusters: Clusters::new(zone),
+            workers,
+            shared,
+            gateways: HashMap::new(),
+            outbound: None,
+            own_addresses: Vec::new(),
+            snapshot: Arc::default(),
+            discovered: HashSet::new(),
+            client_tls: ClientConfigs::default(),
+            sidecar: start.sidecar,
+        };
+        plane.serve_sidecar()?;
+        Ok(plane)
+    }
+
+    /// All clusters, for reports and for the resolver.
+    pub fn clusters(&self) -> &Arc<Clusters> {
+        &self.clusters
+    }
+
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Downstream connections at hand.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// What sees the connections of all workers, after this value is gone.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Puts a snapshot into effect. Sockets that cannot be had are reported; everything else is in effect all the same.
+    pub fn apply(&mut self, snapshot: Snapshot) -> Vec<ListenError> {
+        self.snapshot = Arc::new(snapshot);
+        let snapshot = self.snapshot.clone();
+        self.clusters.apply(&snapshot);
+        let mut destinations = HashMap::new();
+        let mut errors = Vec::new();
+        for bind in &snapshot.binds {
+            if let Err(error) = self.serve_gateway(bind, &mut destinations) {
+                errors.push(error);
+            }
+        }
+        self.retire_gateways(&snapshot);
+        if let Some(outbound) = self.outbound.clone() {
+            outbound
+                .routing
+                .store(Arc::new(Routing::Mesh(self.mesh(&mut destinations))));
+        }
+        drop(destinations);
+        self.clusters.prune();
+        errors
+    }
+
+    /// Takes over what discovery knows of one service.
+    pub fn set_endpoints(&mut self, update: EndpointUpdate) {
+        let name = update.service.clone();
+        let is_new =
+            !self.snapshot.services.contains_key(&name) && !self.discovered.contains(&name);
+        if !update.endpoints.is_empty() {
+            self.discovered.insert(name);
+        }
+        self.clusters.set_endpoints(update);
+        if is_new && let Some(outbound) = self.outbound.clone() {
+            // Its name is a host from now on.
+            outbound
+                .routing
+                .store(Arc::new(Routing::Mesh(self.mesh(&mut HashMap::new()))));
+        }
+    }
+
+    /// Reads certificate files again where they have changed; called each second.
+    pub fn reload_certificates(&self) -> Vec<TlsError> {
+        let mut problems = self.client_tls.reload_if_changed();
+        for gateway in self.gateways.values() {
+            if let Some(tls) = &**gateway.entry.tls.load()
+                && let Reload::Kept(error) = tls.reload_if_changed()
+            {
+                problems.push(error);
+            }
+        }
+        problems
+    }
+
+    /// Takes no more connections, and ends those at hand as soon as nothing is on them.
+    pub fn drain(&self) {
+        self.tell_all(|| Command::Drain);
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            // A worker that is gone has said why.
+            let _ = worker.send(command());
+        }
+    }
+
+    fn listen(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
+        let address = entry.address;
+        // All sockets first, so that an address is served by every worker or by none.
+        let sockets: io::Result<Vec<_>> =
+            self.workers.iter().map(|_| net::listen(address)).collect();
+        let sockets = sockets.map_err(|error| ListenError::Bind { address, error })?;
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            let _ = worker.send(Command::Listen(socket, entry.clone()));
+        }
+        self.own_addresses.push(address);
+        let own = self.own_addresses.clone();
+        self.tell_all(|| Command::Own(own.clone()));
+        Ok(())
+    }
+
+    fn serve_sidecar(&mut self) -> Result<(), ListenError> {
+        let Some(sidecar) = self.sidecar.clone() else {
+            return Ok(());
+        };
+        if let Some(address) = sidecar.outbound {
+            let routing = Routing::Mesh(self.mesh(&mut HashMap::new()));
+            let entry = Entry::new(Role::Outbound, address, routing, None);
+            self.listen(&entry)?;
+            self.outbound = Some(entry);
+        }
+        let listens = sidecar.apps.iter().filter_map(|app| app.listen);
+        for address in sidecar.inbound.into_iter().chain(listens) {
+            let entry = Entry::new(
+                Role::Inbound,
+                address,
+                Routing::App(self.app(&sidecar)),
+                None,
+            );
+            self.listen(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// The application's ports as destinations.
+    fn app(&self, sidecar: &Sidecar) -> App {
+        let requests = self.metrics.requests().listener("inbound");
+        let ports = sidecar.apps.iter().map(|app| {
+            let label = app.service.to_string();
+            let mut destination =
+                single(&label, app.app, app.protocol, self.settings.connect_timeout);
+            destination.label = label.as_str().into();
+            destination.series = self
+                .metrics
+                .services()
+                .series(&format!("{label} (inbound)"));
+            AppDestination {
+                port: app.port,
+                listen: app.listen,
+                destination: Arc::new(destination),
+                requests: requests.series("", &label),
+            }
+        });
+        App {
+            ports: ports.collect(),
+            requests,
+        }
+    }
+
+    fn serve_gateway(
+        &mut self,
+        bind: &Arc<Bind>,
+        destinations: &mut Destinations,
+    ) -> Result<(), ListenError> {
+        let routing = self.gateway_routing(bind, destinations);
+        let certificates: Vec<model::Certificate> = bind
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .flat_map(|tls| tls.certificates.iter().cloned())
+            .collect();
+        if let Some(gateway) = self.gateways.get_mut(&bind.address) {
+            if gateway.certificates != certificates {
+                gateway
+                    .entry
+                    .tls
+                    .store(Arc::new(server_tls(bind, &certificates)?));
+                gateway.certificates = certificates;
+            }
+            gateway.entry.routing.store(Arc::new(routing));
+            return Ok(());
+        }
+        let tls = server_tls(bind, &certificates)?;
+        let entry = Entry::new(Role::Gateway, bind.address, routing, tls);
+        self.listen(&entry)?;
+        self.gateways.insert(
+            bind.address,
+            Gateway {
+                entry,
+                certificates,
+            },
+        );
+        Ok(())
+    }
+
+    fn gateway_routing(&mut self, bind: &Bind, destinations: &mut Destinations) -> Routing {
+        let metrics = self.metrics.clone();
+        if bind.opaque {
+            let backend = bind
+                .listeners
+                .iter()
+                .find_map(|listener| opaque_backend(listener));
+            if let (Some(key), Some(listener)) = (backend, bind.listeners.first()) {
+                let requests = metrics
+                    .requests()
+                    .listener(&format!("{}/{}", listener.gateway, listener.name));
+                let destination = self.destination(&key, destinations);
+                let requests = requests.series("", &destination.label);
+                return Routing::Opaque {
+                    destination,
+                    requests,
+                };
+            }
+        }
+        Routing::Gateway(Listeners::compile(
+            &bind.listeners,
+            metrics.requests(),
+            |key| self.destination(key, destinations),
+        ))
+    }
+
+    /// Lets go of sockets that no document asks for any more; connections at hand go on.
+    fn retire_gateways(&mut self, snapshot: &Snapshot) {
+        let wanted: HashSet<SocketAddr> = snapshot.binds.iter().map(|bind| bind.address).collect();
+        let gone: Vec<SocketAddr> = self
+            .gateways
+            .keys()
+            .copied()
+            .filter(|address| !wanted.contains(address))
+            .collect();
+        for address in gone {
+            self.gateways.remove(&address);
+            self.own_addresses.retain(|own| *own != address);
+            self.tell_all(|| Command::Unlisten(address));
+        }
+    }
+
+    fn mesh(&mut self, destinations: &mut Destinations) -> Mesh {
+        let snapshot = self.snapshot.clone();
+        let requests = self.metrics.requests().listener("outbound");
+        let table = Table::compile(&snapshot.mesh_routes, &requests, |key| {
+            self.destination(key, destinations)
+        });
+        let documented = snapshot.services.keys();
+        let names: HashSet<Name> = documented.chain(&self.discovered).cloned().collect();
+        let mut services = HashMap::new();
+        for name in names {
+            let host = self.service_host(&name, &requests, destinations);
+            for spelling in self.host_names(&name) {
+                services.insert(spelling, host.clone());
+            }
+        }
+        let passthrough = self
+            .sidecar
+            .as_ref()
+            .is_none_or(|sidecar| sidecar.passthrough);
+        Mesh {
+            table,
+            requests,
+            services,
+            passthrough,
+        }
+    }
+
+    fn service_host(
+        &mut self,
+        name: &Name,
+        requests: &crate::telemetry::metrics::ListenerRequests,
+        destinations: &mut Destinations,
+    ) -> ServiceHost {
+        let ports: Vec<u16> = match self.snapshot.services.get(name) {
+            Some(service) => service.ports.iter().map(|port| port.port).collect(),
+            None => Vec::new(),
+        };
+        let key = |port| ClusterKey {
+            service: name.clone(),
+            subset: None,
+            port,
+        };
+        let ports: Vec<_> = ports
+            .into_iter()
+            .map(|port| (port, self.destination(&key(Some(port)), destinations)))
+            .collect();
+        let default = match ports.first() {
+            Some((_, first)) => first.clone(),
+            None => self.destination(&key(None), destinations),
+        };
+        let requests = requests.series("", &default.label);
+        ServiceHost {
+            default,
+            ports,
+            requests,
+        }
+    }
+
+    /// How a service may be called, in lower case.
+    fn host_names(&self, name: &Name) -> Vec<Box<str>> {
+        let Name { namespace, name } = name;
+        let full = format!("{name}.{namespace}");
+        let mut names = vec![
+            full.clone(),
+            format!("{full}.mesh"),
+            format!("{full}.svc"),
+            format!("{full}.svc.cluster.local"),
+        ];
+        if self
+            .sidecar
+            .as_ref()
+            .is_some_and(|sidecar| sidecar.namespace == *namespace)
+        {
+            names.push(name.to_string());
+        }
+        names
+            .into_iter()
+            .map(|name| name.to_ascii_lowercase().into_boxed_str())
+            .collect()
+    }
+
+    fn destination(
+        &mut self,
+        key: &ClusterKey,
+        destinations: &mut Destinations,
+    ) -> Arc<Destination> {
+        if let Some(destination) = destinations.get(key) {
+            return destination.clone();
+        }
+        let service = self.snapshot.services.get(&key.service).cloned();
+        let protocol = service.as_ref().and_then(|service| {
+            let declared = |port: &&model::Port| key.port.is_none_or(|wanted| port.port == wanted);
+            service
+                .ports
+                .iter()
+                .find(declared)
+                .and_then(|port| port.protocol)
+        });
+        let tls = service.and_then(|service| service.tls.clone());
+        let security = tls.map_or(Security::Plain, |settings| {
+            self.security(settings, protocol)
+        });
+        let label = match &key.subset {
+            Some(subset) => format!("{}/{subset}", key.service),
+            None => key.service.to_string(),
+        };
+        let destination = Arc::new(Destination {
+            cluster: self.clusters.get_or_create(key),
+            protocol,
+            security,
+            connect_timeout: self.settings.connect_timeout,
+            series: self.metrics.services().series(&label),
+            label: label.into(),
+        });
+        destinations.insert(key.clone(), destination.clone());
+        destination
+    }
+
+    fn security(&self, settings: model::UpstreamTls, protocol: Option<Protocol>) -> Security {
+        let alpn = match protocol {
+            Some(Protocol::Tcp) => &[],
+            Some(Protocol::Http) => ALPN_HTTP1,
+            Some(Protocol::Http2 | Protocol::Grpc) | None => ALPN_HTTP,
+        };
+        let http1 = if protocol == Some(Protocol::Tcp) {
+            alpn
+        } else {
+            ALPN_HTTP1
+        };
+        match (
+            self.client_tls.get(&settings, alpn),
+            self.client_tls.get(&settings, http1),
+        ) {
+            (Ok(http), Ok(http1)) => Security::Tls(Tls {
+                settings,
+                http,
+                http1,
+            }),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "TLS to a service cannot be set up; its requests fail");
+                Security::Unavailable(error.to_string().into())
+            }
+        }
+    }
+}
+
+type Destinations = HashMap<ClusterKey, Arc<Destination>>;
+
+fn server_tls(
+    bind: &Bind,
+    certificates: &[model::Certificate],
+) -> Result<Option<Arc<ServerTls>>, ListenError> {
+    if !bind.tls {
+        return Ok(None);
+    }
+    let tls = ServerTls::new(certificates, if bind.opaque { &[] } else { ALPN_HTTP }).map_err(
+        |error| ListenError::Tls {
+            address: bind.address,
+            reason: error.to_string(),
+        },
+    )?;
+    Ok(Some(Arc::new(tls)))
+}
+
+/// The only backend of an opaque listener.
+fn opaque_backend(listener: &model::Listener) -> Option<ClusterKey> {
+    let backends = listener
+        .routes
+        .iter()
+        .flat_map(|route| &route.rules)
+        .flat_map(|rule| &rule.backends);
+    backends
+        .into_iter()
+        .find_map(|backend| match &backend.target {
+            model::BackendTarget::Cluster(key) => Some(key.clone()),
+            model::BackendTarget::Invalid(_) => None,
+        })
+}

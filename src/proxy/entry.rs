@@ -1,0 +1,103 @@
+//! One way into the proxy: a listening socket, its role, and what its requests are routed by at the moment.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::destination::Destination;
+use super::route::{Listeners, Table};
+use crate::identity::ServerTls;
+use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
+
+/// Whose traffic a socket takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A `Gateway` document's listeners.
+    Gateway,
+    /// What the application beside this proxy sends.
+    Outbound,
+    /// What is sent to the application beside this proxy.
+    Inbound,
+}
+
+pub struct Entry {
+    pub role: Role,
+    pub address: SocketAddr,
+    /// Swapped as a whole when documents change; a request loads it once.
+    pub routing: ArcSwap<Routing>,
+    /// Swapped apart from it, since a handshake needs nothing else.
+    pub tls: ArcSwap<Option<Arc<ServerTls>>>,
+}
+
+/// What the requests of one entry are routed by.
+pub enum Routing {
+    Gateway(Listeners<Arc<Destination>>),
+    Mesh(Mesh),
+    App(App),
+    /// Bytes for one destination.
+    Opaque {
+        destination: Arc<Destination>,
+        requests: Arc<RequestSeries>,
+    },
+}
+
+/// Outbound: routes first, then services by their names, then the outside world.
+pub struct Mesh {
+    pub table: Table<Arc<Destination>>,
+    pub requests: ListenerRequests,
+    /// `cart`, `cart.shop`, `cart.shop.mesh` and the like, in lower case.
+    pub services: HashMap<Box<str>, ServiceHost>,
+    /// Destinations that are not in the mesh are passed through.
+    pub passthrough: bool,
+}
+
+/// A service by its host name, for requests that no route is for.
+#[derive(Clone)]
+pub struct ServiceHost {
+    /// For a host without a port, or with one that is not declared.
+    pub default: Arc<Destination>,
+    pub ports: Vec<(u16, Arc<Destination>)>,
+    pub requests: Arc<RequestSeries>,
+}
+
+impl ServiceHost {
+    pub fn at(&self, port: Option<u16>) -> &Arc<Destination> {
+        let declared =
+            port.and_then(|port| self.ports.iter().find(|(declared, _)| *declared == port));
+        declared.map_or(&self.default, |(_, destination)| destination)
+    }
+}
+
+/// Inbound: the application's ports.
+pub struct App {
+    pub ports: Vec<AppDestination>,
+    pub requests: ListenerRequests,
+}
+
+#[derive(Clone)]
+pub struct AppDestination {
+    /// The port that intercepted connections were made to.
+    pub port: u16,
+    /// The sidecar's own listener for it, without interception.
+    pub listen: Option<SocketAddr>,
+    pub destination: Arc<Destination>,
+    pub requests: Arc<RequestSeries>,
+}
+
+impl Entry {
+    pub fn new(
+        role: Role,
+        address: SocketAddr,
+        routing: Routing,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            role,
+            address,
+            routing: ArcSwap::from_pointee(routing),
+            tls: ArcSwap::from_pointee(tls),
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! Why a request got no answer from an application, whose side that was, and what the client is told.
+//!
+//! The log and the metrics see a [`Failure`]; the client sees the [`Answer`] made of it: status, a sentence that
+//! says who refused and what to do, and a `Proxy-Status` field (RFC 9209). The mapping is the one function
+//! [`Failure::answer`].
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::telemetry::flags::Flag;
+
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The client's bytes are not a valid request, or ask for what is not allowed.
+    BadRequest { status: u16, reason: &'static str },
+    /// The client did not send the rest of its request in time.
+    RequestTimeout,
+    /// The client left before its answer was complete.
+    ClientGone,
+    /// No route matches the request's host, or no rule of those that do.
+    NoRoute { host: bool },
+    /// HTTP/2 over TLS: the authority belongs to another listener than the one the connection's SNI chose.
+    Misdirected,
+    /// The chosen backend does not resolve.
+    InvalidBackend { reason: String },
+    /// Every backend of the rule has weight 0, or there is none.
+    NoBackend,
+    /// The destination is not of the mesh, and the policy is `registered-only`.
+    NotRegistered,
+    /// The service has no endpoint, or none that may be used.
+    NoEndpoint { cluster: String, why: String },
+    /// A circuit limit is reached.
+    Overflow {
+        cluster: String,
+        limit: &'static str,
+    },
+    ConnectFailed {
+        endpoint: String,
+        error: ConnectError,
+    },
+    /// The upstream closed or reset the connection before an answer.
+    UpstreamGone { endpoint: String, reset: bool },
+    /// The upstream's bytes are not a valid answer.
+    UpstreamProtocol {
+        endpoint: String,
+        reason: &'static str,
+    },
+    /// The route's `timeouts.request`, or `timeouts.backendRequest` of the last attempt.
+    UpstreamTimeout { limit: Duration },
+    /// Nothing moved on the exchange for this long.
+    StreamIdle { limit: Duration },
+}
+
+#[derive(Clone, Debug)]
+pub enum ConnectError {
+    Refused,
+    Timeout,
+    Tls(String),
+    Io(String),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Refused => f.write_str("connection refused"),
+            ConnectError::Timeout => f.write_str("connect timed out"),
+            ConnectError::Tls(reason) => write!(f, "TLS: {reason}"),
+            ConnectError::Io(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// What the proxy itself answers.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub flag: Flag,
+    /// The error type of RFC 9209, section 2.3.
+    pub proxy_status: &'static str,
+    /// Who refused and why.
+    pub message: String,
+    /// What the reader can do next.
+    pub next: &'static str,
+}
+
+impl Failure {
+    /// The status and code of the answer, for all but [`Failure::ClientGone`], whose client is not there to read it.
+    pub fn answer(&self) -> Answer {
+        let (status, flag, proxy_status, next) = match self {
+            Failure::BadRequest { status, .. } => (
+                *status,
+                Flag::DownstreamProtocolError,
+                "http_request_error",
+                "Correct the request; it was not forwarded.",
+            ),
+            Failure::RequestTimeout => (
+                408,
+                Flag::StreamIdleTimeout,
+                "http_request_error",
+                "Send the whole request sooner.",
+            ),
+            Failure::ClientGone => (
+                499,
+                Flag::DownstreamTermination,
+                "connection_terminated",
+                "Nothing: the client left.",
+            ),
+            Failure::NoRoute { .. } => (
+                404,
+                Flag::NoRoute,
+                "destination_not_found",
+                "Compare the request's host, path, method and headers with the routes on /config of the admin listener.",
+            ),
+            Failure::Misdirected => (
+                421,
+                Flag::NoRoute,
+                "destination_not_found",
+                "Open a new connection for this host.",
+            ),
+            Failure::InvalidBackend { .. } | Failure::NoBackend => (
+                500,
+                Flag::NoRoute,
+                "proxy_configuration_error",
+                "Correct the route's backendRefs; /config/problems lists what is wrong.",
+            ),
+            Failure::NotRegistered => (
+                502,
+                Flag::NoRoute,
+                "destination_not_found",
+                "Add a Service for the destination, or set outbound.passthrough to allow.",
+            ),
+            Failure::NoEndpoint { .. } => (
+                503,
+                Flag::NoHealthyUpstream,
+                "destination_unavailable",
+                "See the endpoints' states on /clusters of the admin listener.",
+            ),
+            Failure::Overflow { .. } => (
+                503,
+                Flag::UpstreamOverflow,
+                "connection_limit_reached",
+                "Retry later, or raise the limit under `circuit` of the Service.",
+            ),
+            Failure::ConnectFailed { error, .. } => {
+                let kind = match error {
+                    ConnectError::Refused => "connection_refused",
+                    ConnectError::Timeout => "connection_timeout",
+                    ConnectError::Tls(_) => "tls_protocol_error",
+                    ConnectError::Io(_) => "destination_unavailable",
+                };
+                (
+                    503,
+                    Flag::UpstreamConnectionFailure,
+                    kind,
+                    "Check that the endpoint is up and reachable from this proxy.",
+                )
+            }
+            Failure::UpstreamGone { reset, .. } => {
+                let flag = if *reset {
+                    Flag::UpstreamReset
+                } else {
+                    Flag::UpstreamConnectionTermination
+                };
+                (
+                    503,
+                    flag,
+                    "connection_terminated",
+                    "The request may have reached the application; see its log.",
+                )
+            }
+            Failure::UpstreamProtocol { .. } => (
+                502,
+                Flag::UpstreamProtocolError,
+                "http_protocol_error",
+                "The application's answer is not valid HTTP; see its log.",
+            ),
+            Failure::UpstreamTimeout { .. } => (
+                504,
+                Flag::UpstreamTimeout,
+                "http_response_timeout",
+                "Raise the route's timeouts, or look why the application is slow.",
+            ),
+            Failure::StreamIdle { .. } => (
+                504,
+                Flag::UpstreamTimeout,
+                "http_response_timeout",
+                "Look why the application is silent.",
+            ),
+        };
+        Answer {
+            status,
+            flag,
+            proxy_status,
+            message: self.to_string(),
+            next,
+        }
+    }
+
+    /// The gRPC status code that stands for this failure (`0` never).
+    pub fn grpc_status(&self) -> u8 {
+        match self {
+            Failure::NoRoute { .. } | Failure::Misdirected => 12,
+            Failure::BadRequest { .. } => 13,
+            Failure::ClientGone => 1,
+            Failure::UpstreamTimeout { .. }
+            | Failure::StreamIdle { .. }
+            | Failure::RequestTimeout => 4,
+            Failure::UpstreamProtocol { .. } => 13,
+            _ => 14,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::BadRequest { reason, .. } => write!(f, "bad request: {reason}"),
+            Failure::RequestTimeout => f.write_str("the request did not arrive in time"),
+            Failure::ClientGone => f.write_str("the client left"),
+            Failure::NoRoute { host: false } => f.write_str("no route for this host"),
+            Failure::NoRoute { host: true } => f.write_str("no rule of this host's routes matches"),
+            Failure::Misdirected => {
+                f.write_str("this host is served by another listener than the TLS name chose")
+            }
+            Failure::InvalidBackend { reason } => write!(f, "invalid backend: {reason}"),
+            Failure::NoBackend => f.write_str("the rule has no backend with a weight above 0"),
+            Failure::NotRegistered => f.write_str("the destination is not registered in the mesh"),
+            Failure::NoEndpoint { cluster, why } => {
+                write!(f, "no healthy endpoint of {cluster}: {why}")
+            }
+            Failure::Overflow { cluster, limit } => write!(f, "{cluster} is at its limit {limit}"),
+            Failure::ConnectFailed { endpoint, error } => {
+                write!(f, "no connection to {endpoint}: {error}")
+            }
+            Failure::UpstreamGone {
+                endpoint,
+                reset: true,
+            } => write!(f, "{endpoint} reset the connection"),
+            Failure::UpstreamGone {
+                endpoint,
+                reset: false,
+            } => {
+                write!(f, "{endpoint} closed the connection before answering")
+            }
+            Failure::UpstreamProtocol { endpoint, reason } => {
+                write!(f, "invalid answer from {endpoint}: {reason}")
+            }
+            Failure::UpstreamTimeout { limit } => write!(f, "no complete answer within {limit:?}"),
+            Failure::StreamIdle { limit } => write!(f, "nothing moved for {limit:?}"),
+        }
+    }
+}

@@ -1,0 +1,559 @@
+//! Getting an answer's head: one attempt after another until an endpoint answers or no attempt is safe any more.
+//!
+//! An attempt is repeated only when that is provably safe (`design.md` 5.5): nothing of the request reached an
+//! application, or the request is idempotent or carries an idempotency key. Connect failures and resets before any
+//! byte of an answer try each other endpoint once without being asked to; statuses only where the route lists them.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::{Copy, CopyError, Cut};
+use super::downstream::Downstream;
+use super::exchange::Exchange;
+use super::forward::{Ended, Plan, Scratch, Session};
+use super::head::{Known, RequestHead, ResponseHead};
+use super::replay::Replay;
+use crate::proxy::cluster::{EndpointId, Lease, Outcome, PickError};
+use crate::proxy::failure::{ConnectError, Failure};
+use crate::proxy::upstream::{OpenError, Upstream, Wanted};
+use crate::telemetry::flags::Flag;
+
+/// The longest wait before a retry, however many have failed.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// An answer whose final head is in [`Scratch::response`].
+pub struct Answered {
+    pub upstream: Upstream,
+    pub lease: Lease,
+    /// The request's body, as far as it has been sent.
+    pub request: Copy,
+    pub replay: Replay,
+    /// When this attempt began.
+    pub began: Instant,
+}
+
+/// What an attempt that failed leaves to do.
+enum Again {
+    /// The failure is the answer.
+    No,
+    /// Another endpoint may have it.
+    Elsewhere,
+    /// The same endpoint, on a new connection: the reused one was being closed.
+    Fresh,
+}
+
+struct Failed {
+    failure: Failure,
+    outcome: Outcome,
+    again: Again,
+}
+
+pub async fn run<D: Downstream>(
+    session: &Session,
+    plan: &Plan<'_>,
+    down: &mut D,
+    scratch: &mut Scratch,
+    exchange: &mut Exchange,
+) -> Result<Answered, Ended> {
+    let settings = &session.worker.settings;
+    let replayable = scratch.request.method.is_idempotent()
+        || scratch.request.fields.contains(Known::IdempotencyKey);
+    let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
+    let mut replay = Replay::new(if keep { settings.replay_bytes_max } else { 0 });
+    let retries_max = plan.retry.map_or(0, |retry| retry.attempts_max);
+    let cluster = &plan.destination.cluster;
+    cluster.retry_budget().request_begun(exchange.start);
+    let mut last: Option<Failure> = None;
+    let (mut again_on, mut retries) = (None, 0);
+    loop {
+        let fresh = again_on.is_some();
+        let lease = match again_on.take() {
+            Some(lease) => lease,
+            None => match pick(session, plan, exchange) {
+                Ok(lease) => lease,
+                Err(failure) => return Err(Ended::Refused(last.unwrap_or(failure))),
+            },
+        };
+        let endpoint = lease.endpoint().id;
+        plan.destination.series.attempts.increment();
+        if exchange.attempts > 0 {
+            plan.destination.series.retries.increment();
+        }
+        exchange.attempts += 1;
+        exchange.endpoint = Some(lease.endpoint().address);
+        if !exchange.tried.contains(&endpoint) {
+            exchange.tried.push(endpoint);
+        }
+        let began = Instant::now();
+        let attempt = Attempt {
+            session,
+            plan,
+            replayable,
+            fresh,
+            began,
+            endpoint,
+        };
+        match attempt
+            .once(&lease, down, scratch, exchange, &mut replay)
+            .await?
+        {
+            Ok((upstream, request)) => {
+                let answered = Answered {
+                    upstream,
+                    lease,
+                    request,
+                    replay,
+                    began,
+                };
+                if retries >= retries_max || !wants_retry(plan, scratch, replayable) {
+                    return Ok(answered);
+                }
+                if !answered.replay.is_possible()
+                    || !cluster.retry_budget().try_retry(Instant::now())
+                {
+                    plan.destination.series.retries_refused.increment();
+                    exchange.flag(Flag::RetryLimitExceeded);
+                    return Ok(answered);
+                }
+                answered.lease.settle(
+                    outcome_of(&scratch.response),
+                    began.elapsed(),
+                    Instant::now(),
+                );
+                replay = answered.replay;
+            }
+            Err(failed) => {
+                tracing::debug!(endpoint = ?exchange.endpoint, failure = %failed.failure, "Attempt failed");
+                match failed.again {
+                    Again::Fresh => {
+                        again_on = Some(lease);
+                        replay.rewind();
+                        last = Some(failed.failure);
+                        continue;
+                    }
+                    Again::No => {
+                        lease.settle(failed.outcome, began.elapsed(), Instant::now());
+                        return Err(Ended::Refused(failed.failure));
+                    }
+                    Again::Elsewhere => {
+                        lease.settle(failed.outcome, began.elapsed(), Instant::now())
+                    }
+                }
+                if exchange.tried.len() >= settings.safe_attempts_max {
+                    return Err(Ended::Refused(failed.failure));
+                }
+                let others = cluster.endpoints().endpoints.len() > exchange.tried.len();
+                if others && !matches!(failed.failure, Failure::UpstreamTimeout { .. }) {
+                    replay.rewind();
+                    last = Some(failed.failure);
+                    continue;
+                }
+                if retries >= retries_max || !cluster.retry_budget().try_retry(Instant::now()) {
+                    return Err(Ended::Refused(failed.failure));
+                }
+                last = Some(failed.failure);
+            }
+        }
+        // A retry that the route asks for: it waits, and where every endpoint has had its turn they all get another.
+        retries += 1;
+        back_off(session, plan, down, exchange, retries).await?;
+        if exchange.tried.len() >= cluster.endpoints().endpoints.len() {
+            exchange.tried.clear();
+        }
+        replay.rewind();
+    }
+}
+
+/// The verdict on the endpoint that gave this answer.
+pub fn outcome_of(response: &ResponseHead) -> Outcome {
+    if response.status == 429 || response.fields.contains(Known::XMeshShed) {
+        return Outcome::Shed {
+            retry_after: retry_after(response),
+        };
+    }
+    match response.status {
+        502..=504 => Outcome::GatewayFailure,
+        500.. => Outcome::Failure5xx,
+        _ => Outcome::Success,
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3); a date is not looked at.
+fn retry_after(response: &ResponseHead) -> Option<Duration> {
+    let seconds = std::str::from_utf8(response.fields.get(Known::RetryAfter)?)
+        .ok()?
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
+    let cluster = &plan.destination.cluster;
+    let mut rng = session.worker.rng.borrow_mut();
+    cluster
+        .pick(&exchange.tried, exchange.start, &mut rng)
+        .map_err(|error| match error {
+            PickError::Overflow(limit) => Failure::Overflow {
+                cluster: plan.destination.label.to_string(),
+                limit: limit.limit(),
+            },
+            other => Failure::NoEndpoint {
+                cluster: plan.destination.label.to_string(),
+                why: other.to_string(),
+            },
+        })
+}
+
+/// Whether the route asks for another attempt after this status.
+fn wants_retry(plan: &Plan<'_>, scratch: &Scratch, replayable: bool) -> bool {
+    let Some(retry) = plan.retry else {
+        return false;
+    };
+    let method = scratch.request.method.as_bytes();
+    retry.codes.contains(&scratch.response.status)
+        && (replayable
+            || retry
+                .methods
+                .iter()
+                .any(|allowed| allowed.as_bytes() == method))
+}
+
+/// Waits before a retry: the route's minimum, doubled each time, with jitter above it. Never past the request's deadline.
+async fn back_off<D: Downstream>(
+    session: &Session,
+    plan: &Plan<'_>,
+    down: &mut D,
+    exchange: &Exchange,
+    retries: u32,
+) -> Result<(), Ended> {
+    let minimum = plan
+        .retry
+        .map_or(Duration::from_millis(25), |retry| retry.backoff);
+    let base = minimum
+        .saturating_mul(1 << (retries - 1).min(16))
+        .min(BACKOFF_MAX.max(minimum));
+    let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
+    let until = Instant::now() + base + jitter;
+    if let Some(deadline) = plan
+        .deadline(exchange)
+        .filter(|deadline| *deadline <= until)
+    {
+        poll_fn(|cx| down.timer().poll(cx, deadline)).await;
+        return Err(Ended::Refused(plan.timed_out(exchange)));
+    }
+    poll_fn(|cx| {
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Ended::Refused(Failure::ClientGone)));
+        }
+        down.timer().poll(cx, until).map(Ok)
+    })
+    .await
+}
+
+/// One attempt on one endpoint.
+struct Attempt<'a> {
+    session: &'a Session,
+    plan: &'a Plan<'a>,
+    replayable: bool,
+    fresh: bool,
+    began: Instant,
+    endpoint: EndpointId,
+}
+
+impl Attempt<'_> {
+    async fn once<D: Downstream>(
+        &self,
+        lease: &Lease,
+        down: &mut D,
+        scratch: &mut Scratch,
+        exchange: &mut Exchange,
+        replay: &mut Replay,
+    ) -> Result<Result<(Upstream, Copy), Failed>, Ended> {
+        let deadline = self.deadline(exchange);
+        let mut upstream = match self.open(lease, down, &scratch.request, deadline).await {
+            Ok(upstream) => upstream,
+            Err(Some(error)) => return Ok(Err(self.not_opened(lease, error))),
+            Err(None) => return Ok(Err(self.timed_out(exchange))),
+        };
+        let mut request = Copy::default();
+        let result = self
+            .head(&mut upstream, &mut request, down, scratch, replay, deadline)
+            .await;
+        exchange.bytes_in = exchange.bytes_in.max(request.bytes);
+        match result {
+            Ok(()) => {
+                exchange.first_byte = Some(Instant::now());
+                Ok(Ok((upstream, request)))
+            }
+            Err(Broken::Upstream(cut)) => Ok(Err(self.broken(&upstream, cut, replay, lease))),
+            Err(Broken::Timeout) => {
+                upstream.cut();
+                Ok(Err(self.timed_out(exchange)))
+            }
+            Err(Broken::Idle(limit)) => {
+                upstream.cut();
+                Ok(Err(Failed {
+                    failure: Failure::StreamIdle { limit },
+                    outcome: Outcome::Timeout,
+                    again: Again::No,
+                }))
+            }
+            Err(Broken::Client(cut)) => {
+                upstream.cut();
+                Err(client_failure(cut))
+            }
+        }
+    }
+
+    /// The earlier of the request's deadline and this attempt's.
+    fn deadline(&self, exchange: &Exchange) -> Option<Instant> {
+        let attempt = self
+            .plan
+            .timeouts
+            .backend_request
+            .map(|limit| self.began + limit);
+        match (self.plan.deadline(exchange), attempt) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// `Err(None)` when the deadline came first.
+    async fn open<D: Downstream>(
+        &self,
+        lease: &Lease,
+        down: &mut D,
+        head: &RequestHead,
+        deadline: Option<Instant>,
+    ) -> Result<Upstream, Option<OpenError>> {
+        let worker = &self.session.worker;
+        let wanted = Wanted {
+            destination: &self.plan.destination,
+            endpoint: lease.endpoint(),
+            http2: self
+                .plan
+                .destination
+                .wants_http2(down.has_prior_knowledge(), self.plan.grpc),
+            fresh: self.fresh,
+            replayable: self.replayable,
+        };
+        let mut opening =
+            pin!(
+                worker
+                    .pool
+                    .open(&wanted, head, down.size(), self.began, &worker.settings)
+            );
+        poll_fn(|cx| {
+            if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
+                return Poll::Ready(opened.map_err(Some));
+            }
+            match deadline {
+                Some(deadline) => down.timer().poll(cx, deadline).map(|()| Err(None)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Sends the request and waits for the final head; informational ones go on as they come.
+    async fn head<D: Downstream>(
+        &self,
+        upstream: &mut Upstream,
+        request: &mut Copy,
+        down: &mut D,
+        scratch: &mut Scratch,
+        replay: &mut Replay,
+        deadline: Option<Instant>,
+    ) -> Result<(), Broken> {
+        let settings = &self.session.worker.settings;
+        let limit = self
+            .plan
+            .idle_limit(settings)
+            .filter(|_| deadline.is_none());
+        let mut idle = None;
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending {
+                match request.poll(cx, &mut replay.source(down), upstream) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => sending = false,
+                    // It may have answered before it stopped reading; the answer, or its absence, tells.
+                    Poll::Ready(Err(CopyError::Sink(_))) => sending = false,
+                    Poll::Ready(Err(CopyError::Source(cut))) => {
+                        return Poll::Ready(Err(Broken::Client(cut)));
+                    }
+                }
+            }
+            loop {
+                let Scratch {
+                    request,
+                    response,
+                    limits,
+                    ..
+                } = &mut *scratch;
+                match upstream.poll_head(cx, limits, &request.method, response) {
+                    Poll::Ready(Ok(())) if response.is_interim() => {
+                        if let Err(cut) = down.send_interim(response) {
+                            return Poll::Ready(Err(Broken::Client(cut)));
+                        }
+                        let _ = down.poll_flush(cx);
+                    }
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(cut)) => return Poll::Ready(Err(Broken::Upstream(cut))),
+                    Poll::Pending => break,
+                }
+            }
+            if !sending && let Poll::Ready(cut) = down.poll_gone(cx) {
+                return Poll::Ready(Err(Broken::Client(cut)));
+            }
+            if let Some(deadline) = deadline
+                && down.timer().poll(cx, deadline).is_ready()
+            {
+                return Poll::Ready(Err(Broken::Timeout));
+            }
+            if let Some(limit) = limit {
+                let watch =
+                    idle.get_or_insert_with(|| self.session.worker.watch(cx.waker(), limit));
+                if let Some(limit) = watch.expired(request.bytes) {
+                    return Poll::Ready(Err(Broken::Idle(limit)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn not_opened(&self, lease: &Lease, error: OpenError) -> Failed {
+        let endpoint = lease.endpoint().address.to_string();
+        match error {
+            OpenError::Connect(error) => Failed {
+                failure: Failure::ConnectFailed { endpoint, error },
+                outcome: Outcome::ConnectFailure,
+                again: Again::Elsewhere,
+            },
+            OpenError::Refused => Failed {
+                failure: Failure::ConnectFailed {
+                    endpoint,
+                    error: ConnectError::Io("the connection was going away".into()),
+                },
+                outcome: Outcome::Cancelled,
+                again: if self.fresh {
+                    Again::Elsewhere
+                } else {
+                    Again::Fresh
+                },
+            },
+            OpenError::Overflow(limit) => Failed {
+                failure: Failure::Overflow {
+                    cluster: self.plan.destination.label.to_string(),
+                    limit,
+                },
+                outcome: Outcome::Cancelled,
+                again: Again::No,
+            },
+            OpenError::Request(reason) => Failed {
+                failure: Failure::BadRequest {
+                    status: 400,
+                    reason,
+                },
+                outcome: Outcome::Cancelled,
+                again: Again::No,
+            },
+        }
+    }
+
+    /// The upstream broke off before its final head.
+    fn broken(&self, upstream: &Upstream, cut: Cut, replay: &Replay, lease: &Lease) -> Failed {
+        let endpoint = lease.endpoint().address.to_string();
+        if let Cut::Malformed(reason) = cut {
+            let failure = Failure::UpstreamProtocol { endpoint, reason };
+            return Failed {
+                failure,
+                outcome: Outcome::Failure5xx,
+                again: Again::No,
+            };
+        }
+        let failure = Failure::UpstreamGone {
+            endpoint,
+            reset: cut.is_reset(),
+        };
+        // RFC 9113, section 8.7: a refused stream was not processed at all.
+        if matches!(cut, Cut::Reset(h2::Reason::REFUSED_STREAM)) && replay.is_possible() {
+            return Failed {
+                failure,
+                outcome: Outcome::Shed { retry_after: None },
+                again: Again::Elsewhere,
+            };
+        }
+        let may_repeat = self.replayable && replay.is_possible() && upstream.is_unanswered();
+        let again = match may_repeat {
+            true if upstream.is_reused() => Again::Fresh,
+            true => Again::Elsewhere,
+            false => Again::No,
+        };
+        let outcome = if upstream.is_reused() {
+            Outcome::Cancelled
+        } else {
+            Outcome::Reset
+        };
+        if upstream.is_reused() {
+            self.session
+                .worker
+                .pool
+                .was_closed_under_us(self.endpoint, Instant::now());
+        }
+        Failed {
+            failure,
+            outcome,
+            again,
+        }
+    }
+
+    fn timed_out(&self, exchange: &Exchange) -> Failed {
+        let whole = self
+            .plan
+            .deadline(exchange)
+            .is_some_and(|deadline| Instant::now() >= deadline);
+        let limit = if whole {
+            self.plan.timeouts.request
+        } else {
+            self.plan.timeouts.backend_request
+        };
+        let failure = Failure::UpstreamTimeout {
+            limit: limit.unwrap_or_default(),
+        };
+        // An attempt's own timeout may be retried where the route retries at all.
+        let again = if !whole && self.replayable && self.plan.retry.is_some() {
+            Again::Elsewhere
+        } else {
+            Again::No
+        };
+        Failed {
+            failure,
+            outcome: Outcome::Timeout,
+            again,
+        }
+    }
+}
+
+enum Broken {
+    Upstream(Cut),
+    Client(Cut),
+    Timeout,
+    Idle(Duration),
+}
+
+/// What a client that broke off its own request is told, if it is still there.
+pub fn client_failure(cut: Cut) -> Ended {
+    match cut {
+        Cut::Malformed(reason) => Ended::Refused(Failure::BadRequest {
+            status: 400,
+            reason,
+        }),
+        Cut::Gone(_) | Cut::Reset(_) => Ended::Refused(Failure::ClientGone),
+    }
+}

@@ -1,0 +1,56 @@
+//! The facts of one request and its answer, gathered for the access log and the metrics. It observes; it decides nothing.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::proxy::cluster::EndpointId;
+use crate::telemetry::flags::{Flag, Flags};
+use crate::telemetry::metrics::RequestSeries;
+
+pub struct Exchange {
+    pub start: Instant,
+    pub wall: Option<SystemTime>,
+    pub status: u16,
+    pub flags: Flags,
+    /// Why the answer is ours, in words; empty when it is the upstream's.
+    pub details: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub attempts: u32,
+    /// Until the upstream's final head.
+    pub first_byte: Option<Instant>,
+    pub route: Option<Arc<str>>,
+    pub service: Option<Arc<str>>,
+    pub endpoint: Option<std::net::SocketAddr>,
+    pub series: Option<Arc<RequestSeries>>,
+    /// Endpoints that were tried for it.
+    pub tried: SmallVec<[EndpointId; 4]>,
+}
+
+impl Exchange {
+    pub fn new(start: Instant, wall: Option<SystemTime>) -> Self {
+        Self {
+            start,
+            wall,
+            status: 0,
+            flags: Flags::NONE,
+            details: String::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            attempts: 0,
+            first_byte: None,
+            route: None,
+            service: None,
+            endpoint: None,
+            series: None,
+            tried: SmallVec::new(),
+        }
+    }
+
+    pub fn flag(&mut self, flag: Flag) {
+        self.flags.insert(flag);
+    }
+}

@@ -1,0 +1,338 @@
+//! The walk of one request: route, filters, attempts, the answer back through the filters, the record.
+//!
+//! The same for every version of HTTP on either side; `http1::server` and `http2::server` bring the requests here as a
+//! [`Downstream`].
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempt::{self, Answered};
+use super::body::{CopyError, Cut, Size};
+use super::downstream::Downstream;
+use super::exchange::Exchange;
+use super::head::{Method, RequestHead, ResponseHead};
+use super::{headers, plan, respond, tunnel};
+use crate::model::{Retry, Timeouts};
+use crate::proxy::cluster::Outcome;
+use crate::proxy::destination::Destination;
+use crate::proxy::failure::Failure;
+use crate::proxy::filter::Chain;
+use crate::proxy::http1::codec::Limits;
+pub use crate::proxy::session::Session;
+use crate::proxy::settings::Settings;
+use crate::telemetry::flags::Flag;
+
+/// The heads of one request, reused from request to request.
+#[derive(Default)]
+pub struct Scratch {
+    pub request: RequestHead,
+    pub response: ResponseHead,
+    pub limits: Limits,
+}
+
+/// What the route says of one request.
+pub struct Plan<'a> {
+    pub destination: Arc<Destination>,
+    pub filters: [Option<&'a Chain>; 2],
+    pub timeouts: Timeouts,
+    pub retry: Option<&'a Retry>,
+    pub grpc: bool,
+    /// The client asks to switch protocols, to one that is allowed.
+    pub upgrade: bool,
+}
+
+impl Plan<'_> {
+    /// When the whole exchange must be over.
+    pub fn deadline(&self, exchange: &Exchange) -> Option<Instant> {
+        self.timeouts.request.map(|limit| exchange.start + limit)
+    }
+
+    pub fn timed_out(&self, _: &Exchange) -> Failure {
+        Failure::UpstreamTimeout {
+            limit: self.timeouts.request.unwrap_or_default(),
+        }
+    }
+
+    /// gRPC streams and upgraded connections may be silent for as long as they like.
+    pub fn idle_limit(&self, settings: &Settings) -> Option<Duration> {
+        (!self.grpc && !self.upgrade).then_some(settings.stream_idle_timeout)
+    }
+}
+
+/// Why a request ended without a whole answer from an application.
+#[derive(Debug)]
+pub enum Ended {
+    /// Before any byte of an answer: the proxy answers.
+    Refused(Failure),
+    /// In the middle of the answer: it is cut short.
+    Cut(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Refused(failure)
+    }
+}
+
+/// What is left to do with the connection after a request.
+pub enum Served {
+    /// The answer is complete, or the client has been told otherwise.
+    Done,
+    /// The connection now carries bytes between the client and this upstream.
+    Tunnel(Box<tunnel::Tunnel>),
+    /// The client's connection is of no further use.
+    Broken,
+}
+
+/// Serves the request in `scratch.request`, whose body `down` reads.
+pub async fn serve<D: Downstream>(
+    session: &Session,
+    down: &mut D,
+    scratch: &mut Scratch,
+) -> Served {
+    let mut exchange = session.begin();
+    match walk(session, down, scratch, &mut exchange).await {
+        Ok(Served::Tunnel(mut tunnel)) => {
+            tunnel.record = Some((exchange, std::mem::take(&mut scratch.request)));
+            Served::Tunnel(tunnel)
+        }
+        Ok(served) => {
+            session.finish(&exchange, &scratch.request);
+            served
+        }
+        Err(ended) => {
+            let served = end(down, scratch, &mut exchange, ended).await;
+            session.finish(&exchange, &scratch.request);
+            served
+        }
+    }
+}
+
+async fn end<D: Downstream>(
+    down: &mut D,
+    scratch: &Scratch,
+    exchange: &mut Exchange,
+    ended: Ended,
+) -> Served {
+    let (failure, started) = match ended {
+        Ended::Refused(failure) => (failure, false),
+        Ended::Cut(failure) => (failure, true),
+    };
+    let answer = failure.answer();
+    exchange.flag(answer.flag);
+    exchange.details = answer.message;
+    if started {
+        down.cut();
+        return Served::Broken;
+    }
+    exchange.status = answer.status;
+    if matches!(failure, Failure::ClientGone) {
+        down.cut();
+        return Served::Broken;
+    }
+    match respond::refuse(down, &scratch.request, &failure).await {
+        Ok(bytes) => exchange.bytes_out = bytes,
+        Err(_) => return Served::Broken,
+    }
+    down.decline_body();
+    Served::Done
+}
+
+async fn walk<D: Downstream>(
+    session: &Session,
+    down: &mut D,
+    scratch: &mut Scratch,
+    exchange: &mut Exchange,
+) -> Result<Served, Ended> {
+    let routing = session.entry.routing.load_full();
+    if scratch.request.method == Method::Connect {
+        return tunnel::connect(session, &routing, down, scratch, exchange).await;
+    }
+    headers::forwarded(&mut scratch.request, session);
+    let plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
+    for chain in plan.filters.into_iter().flatten() {
+        chain.on_request(&mut scratch.request);
+    }
+    let answered = attempt::run(session, &plan, down, scratch, exchange).await?;
+    if scratch.response.status == 101 {
+        return switch_protocols(&plan, answered, down, scratch, exchange).await;
+    }
+    for chain in plan.filters.into_iter().rev().flatten() {
+        chain.on_response(&mut scratch.response.fields);
+    }
+    exchange.status = scratch.response.status;
+    relay(session, &plan, answered, down, scratch, exchange).await
+}
+
+/// Sends the answer on, while what is left of the request's body still goes up.
+async fn relay<D: Downstream>(
+    session: &Session,
+    plan: &Plan<'_>,
+    answered: Answered,
+    down: &mut D,
+    scratch: &mut Scratch,
+    exchange: &mut Exchange,
+) -> Result<Served, Ended> {
+    let Answered {
+        mut upstream,
+        mut lease,
+        mut request,
+        mut replay,
+        began,
+    } = answered;
+    let latency = began.elapsed();
+    let outcome = attempt::outcome_of(&scratch.response);
+    lease.answered(outcome, latency, began + latency);
+    let size = if scratch.request.method == Method::Head {
+        Size::None
+    } else {
+        upstream.size(&scratch.response)
+    };
+    let sent = down.send_head(&scratch.response, size);
+    if sent.is_err() {
+        lease.settle(Outcome::Cancelled, latency, Instant::now());
+        return Err(Ended::Cut(Failure::ClientGone));
+    }
+    let deadline = plan.deadline(exchange);
+    let limit = plan.idle_limit(&session.worker.settings);
+    let mut idle = None;
+    let mut response = super::body::Copy::default();
+    let mut sending = !request.is_done();
+    let ended = poll_fn(|cx| {
+        if sending {
+            match request.poll(cx, &mut replay.source(down), &mut upstream) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) | Poll::Ready(Err(CopyError::Sink(_))) => sending = false,
+                Poll::Ready(Err(CopyError::Source(cut))) => {
+                    return Poll::Ready(Err((Outcome::Cancelled, client_cut(cut))));
+                }
+            }
+        }
+        match response.poll(cx, &mut upstream, down) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(CopyError::Source(cut))) => {
+                return Poll::Ready(Err((Outcome::Reset, upstream_cut(cut, exchange))));
+            }
+            Poll::Ready(Err(CopyError::Sink(cut))) => {
+                let failure = sink_cut(cut, exchange);
+                return Poll::Ready(Err((Outcome::Cancelled, failure)));
+            }
+            Poll::Pending => {}
+        }
+        if let Some(deadline) = deadline
+            && down.timer().poll(cx, deadline).is_ready()
+        {
+            return Poll::Ready(Err((Outcome::Timeout, plan.timed_out(exchange))));
+        }
+        if let Some(limit) = limit {
+            let watch = idle.get_or_insert_with(|| session.worker.watch(cx.waker(), limit));
+            if let Some(limit) = watch.expired(request.bytes + response.bytes) {
+                return Poll::Ready(Err((Outcome::Timeout, Failure::StreamIdle { limit })));
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    exchange.bytes_in = exchange.bytes_in.max(request.bytes);
+    exchange.bytes_out = response.bytes;
+    match ended {
+        Ok(()) => {
+            lease.settle(outcome, latency, Instant::now());
+            if request.is_done() {
+                session
+                    .worker
+                    .pool
+                    .give_back(upstream, &session.worker.settings);
+            } else {
+                down.decline_body();
+            }
+            Ok(Served::Done)
+        }
+        Err((outcome, failure)) => {
+            upstream.cut();
+            lease.settle(outcome, latency, Instant::now());
+            Err(Ended::Cut(failure))
+        }
+    }
+}
+
+fn client_cut(cut: Cut) -> Failure {
+    match cut {
+        Cut::Malformed(reason) => Failure::BadRequest {
+            status: 400,
+            reason,
+        },
+        _ => Failure::ClientGone,
+    }
+}
+
+/// The answer could not be written: the client left, or the upstream sent a body of another length than it said.
+fn sink_cut(cut: Cut, exchange: &Exchange) -> Failure {
+    match cut {
+        Cut::Malformed(reason) => Failure::UpstreamProtocol {
+            endpoint: endpoint(exchange),
+            reason,
+        },
+        _ => Failure::ClientGone,
+    }
+}
+
+fn upstream_cut(cut: Cut, exchange: &Exchange) -> Failure {
+    let endpoint = endpoint(exchange);
+    match cut {
+        Cut::Malformed(reason) => Failure::UpstreamProtocol { endpoint, reason },
+        cut => Failure::UpstreamGone {
+            endpoint,
+            reset: cut.is_reset(),
+        },
+    }
+}
+
+fn endpoint(exchange: &Exchange) -> String {
+    exchange
+        .endpoint
+        .map(|address| address.to_string())
+        .unwrap_or_default()
+}
+
+/// A 101 that was asked for turns both connections into a tunnel; one that was not is a broken answer.
+async fn switch_protocols<D: Downstream>(
+    plan: &Plan<'_>,
+    answered: Answered,
+    down: &mut D,
+    scratch: &mut Scratch,
+    exchange: &mut Exchange,
+) -> Result<Served, Ended> {
+    let latency = answered.began.elapsed();
+    if !plan.upgrade {
+        answered
+            .lease
+            .settle(Outcome::Failure5xx, latency, Instant::now());
+        let reason = "it switched protocols without being asked";
+        return Err(Failure::UpstreamProtocol {
+            endpoint: endpoint(exchange),
+            reason,
+        }
+        .into());
+    }
+    exchange.status = 101;
+    exchange.flags = crate::telemetry::flags::Flags::NONE;
+    let sent = down.send_head(&scratch.response, Size::None);
+    let flushed = match sent {
+        Ok(()) => poll_fn(|cx| down.poll_flush(cx)).await,
+        Err(cut) => Err(cut),
+    };
+    match (flushed, answered.upstream.into_tunnel()) {
+        (Ok(()), Some((stream, before, permit))) => Ok(Served::Tunnel(Box::new(
+            tunnel::Tunnel::new(stream, before, Some(permit), answered.lease),
+        ))),
+        _ => {
+            exchange.flag(Flag::DownstreamTermination);
+            Err(Ended::Cut(Failure::ClientGone))
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Where a request goes: the route's rule, or the service its host names, or the outside world.
+
+use std::sync::Arc;
+
+use super::exchange::Exchange;
+use super::forward::{Ended, Plan};
+use super::head::{Known, RequestHead, TargetForm};
+use super::respond;
+use crate::model::{PathMatch, Timeouts};
+use crate::proxy::destination::Destination;
+use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
+use crate::proxy::failure::Failure;
+use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, Listeners};
+use crate::proxy::session::Session;
+
+type Rule = CompiledRule<Arc<Destination>>;
+
+pub async fn find<'a>(
+    session: &Session,
+    routing: &'a Routing,
+    request: &mut RequestHead,
+    exchange: &mut Exchange,
+) -> Result<Plan<'a>, Ended> {
+    let normal = route::normalize(request.path()).map_err(|_| Failure::BadRequest {
+        status: 400,
+        reason: "the path contains NUL",
+    })?;
+    let view = route::HeadView::new(request, &normal);
+    let rule = match routing {
+        Routing::Gateway(listeners) => Some(gateway_rule(session, listeners, &view, exchange)?),
+        Routing::Mesh(mesh) => mesh_rule(mesh, &view, exchange)?,
+        Routing::App(_) | Routing::Opaque { .. } => None,
+    };
+    if let Some(rule) = rule {
+        if let std::borrow::Cow::Owned(path) = normal
+            && looks_at_path(rule)
+        {
+            forward_normal_path(request, &path)?;
+        }
+        return by_rule(session, rule, request, exchange);
+    }
+    match routing {
+        Routing::App(app) => by_port(session, app, request, exchange),
+        Routing::Mesh(mesh) => by_host(session, mesh, request, exchange).await,
+        Routing::Opaque {
+            destination,
+            requests,
+        } => {
+            exchange.series = Some(requests.clone());
+            Ok(direct(destination.clone(), request, exchange))
+        }
+        // A gateway's request has met a rule or been refused.
+        Routing::Gateway(_) => Err(Failure::NoRoute { host: false }.into()),
+    }
+}
+
+fn gateway_rule<'a>(
+    session: &Session,
+    listeners: &'a Listeners<Arc<Destination>>,
+    view: &route::HeadView<'_>,
+    exchange: &mut Exchange,
+) -> Result<&'a Rule, Failure> {
+    let host = route::RequestView::host(view);
+    let Some(listener) = listeners.find(host) else {
+        return Err(Failure::NoRoute { host: false });
+    };
+    exchange.series = Some(listener.requests.unrouted().clone());
+    if let Some(name) = &session.server_name {
+        // A connection coalesced by the client onto a listener that is not the host's (RFC 9110, section 7.4).
+        let chosen = listeners.find(name.as_bytes());
+        if chosen.is_some_and(|chosen| !std::ptr::eq(chosen, listener)) {
+            return Err(Failure::Misdirected);
+        }
+    }
+    found(listener.table.find(view)).and_then(|rule| rule.ok_or(Failure::NoRoute { host: false }))
+}
+
+/// None where no route is for the host, so that its name decides.
+fn mesh_rule<'a>(
+    mesh: &'a Mesh,
+    view: &route::HeadView<'_>,
+    exchange: &mut Exchange,
+) -> Result<Option<&'a Rule>, Failure> {
+    exchange.series = Some(mesh.requests.unrouted().clone());
+    found(mesh.table.find(view))
+}
+
+fn found<'a>(found: Found<'a, Arc<Destination>>) -> Result<Option<&'a Rule>, Failure> {
+    match found {
+        Found::Rule(rule) => Ok(Some(rule)),
+        Found::NoRule => Err(Failure::NoRoute { host: true }),
+        Found::NoHost => Ok(None),
+    }
+}
+
+fn looks_at_path(rule: &Rule) -> bool {
+    rule.rule().matches.iter().any(
+        |conditions| !matches!(&conditions.path, PathMatch::Prefix(prefix) if prefix.is_empty()),
+    )
+}
+
+/// What was matched is what is forwarded.
+fn forward_normal_path(request: &mut RequestHead, path: &[u8]) -> Result<(), Failure> {
+    let mut target = path.to_vec();
+    if let Some(query) = request.query() {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
+    let authority = request.authority().to_vec();
+    if request.target_form() == TargetForm::Absolute {
+        request.set_authority(&authority);
+    }
+    request
+        .set_target(&target)
+        .map_err(|_| Failure::BadRequest {
+            status: 400,
+            reason: "malformed path",
+        })
+}
+
+fn by_rule<'a>(
+    session: &Session,
+    rule: &'a Rule,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Result<Plan<'a>, Ended> {
+    exchange.route = Some(rule.label.clone());
+    exchange.series = Some(rule.requests.clone());
+    let backend = match rule.pick_backend(&mut session.worker.rng.borrow_mut()) {
+        BackendChoice::Cluster(backend) => backend,
+        BackendChoice::Invalid(reason) => {
+            return Err(Failure::InvalidBackend {
+                reason: reason.to_string(),
+            }
+            .into());
+        }
+        BackendChoice::None => return Err(Failure::NoBackend.into()),
+    };
+    exchange.series = Some(backend.requests.clone());
+    exchange.service = Some(backend.target.label.clone());
+    Ok(Plan {
+        destination: backend.target.clone(),
+        filters: [Some(&rule.filters), Some(&backend.filters)]
+            .map(|chain| chain.filter(|chain| !chain.is_empty())),
+        timeouts: *rule.timeouts(),
+        retry: rule.retry(),
+        grpc: respond::is_grpc(request),
+        upgrade: request.fields.contains(Known::Upgrade),
+    })
+}
+
+/// A plan that no route had a part in.
+fn direct<'a>(
+    destination: Arc<Destination>,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Plan<'a> {
+    exchange.service = Some(destination.label.clone());
+    Plan {
+        destination,
+        filters: [None, None],
+        timeouts: Timeouts::default(),
+        retry: None,
+        grpc: respond::is_grpc(request),
+        upgrade: request.fields.contains(Known::Upgrade),
+    }
+}
+
+fn by_port<'a>(
+    session: &Session,
+    app: &'a App,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Result<Plan<'a>, Ended> {
+    exchange.series = Some(app.requests.unrouted().clone());
+    if let Some(found) = app_destination(session, app) {
+        exchange.series = Some(found.requests.clone());
+        return Ok(direct(found.destination.clone(), request, exchange));
+    }
+    match session.original_dst {
+        Some(address) => Ok(direct(
+            session
+                .worker
+                .passthrough
+                .at(address, &session.worker.settings),
+            request,
+            exchange,
+        )),
+        None => Err(Failure::NoRoute { host: false }.into()),
+    }
+}
+
+/// The application's port that an inbound connection is for.
+pub fn app_destination<'a>(session: &Session, app: &'a App) -> Option<&'a AppDestination> {
+    if let Some(original) = session.original_dst {
+        return app.ports.iter().find(|port| port.port == original.port());
+    }
+    let listens = |port: &&AppDestination| port.listen == Some(session.entry.address);
+    app.ports.iter().find(listens).or_else(|| {
+        if let [only] = &app.ports[..] {
+            Some(only)
+        } else {
+            None
+        }
+    })
+}
+
+async fn by_host<'a>(
+    session: &Session,
+    mesh: &'a Mesh,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Result<Plan<'a>, Ended> {
+    let (host, port) = host_and_port(request.authority());
+    if let Some(service) = service(mesh, &host) {
+        exchange.series = Some(service.requests.clone());
+        return Ok(direct(service.at(port).clone(), request, exchange));
+    }
+    if !mesh.passthrough {
+        return Err(Failure::NotRegistered.into());
+    }
+    let destination = outside(session, &host, port.unwrap_or(80)).await?;
+    Ok(direct(destination, request, exchange))
+}
+
+/// The service a host names, in any case and with or without a trailing dot.
+pub fn service<'a>(mesh: &'a Mesh, host: &str) -> Option<&'a ServiceHost> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    mesh.services
+        .get(host)
+        .or_else(|| mesh.services.get(&*host.to_ascii_lowercase()))
+}
+
+/// A destination outside the mesh: where the client was going, or else where the name leads.
+pub async fn outside(
+    session: &Session,
+    host: &str,
+    port: u16,
+) -> Result<Arc<Destination>, Failure> {
+    let worker = &session.worker;
+    if let Some(address) = session.original_dst {
+        return Ok(worker.passthrough.at(address, &worker.settings));
+    }
+    let address = worker.passthrough.resolve(host, port).await?;
+    if session.is_own(address) {
+        return Err(Failure::BadRequest {
+            status: 400,
+            reason: "the request is for the proxy itself",
+        });
+    }
+    Ok(worker.passthrough.at(address, &worker.settings))
+}
+
+/// The host, and the port where there is one.
+pub fn host_and_port(authority: &[u8]) -> (std::borrow::Cow<'_, str>, Option<u16>) {
+    let text = String::from_utf8_lossy(authority);
+    let split = match &text {
+        std::borrow::Cow::Borrowed(text) => text.rsplit_once(':'),
+        std::borrow::Cow::Owned(_) => None,
+    };
+    match split.map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) => (host.into(), Some(port)),
+        _ => (text, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        let table = [
+            ("a", "a", None),
+            ("a:80", "a", Some(80)),
+            ("[::1]:8", "[::1]", Some(8)),
+            ("[::1]", "[::1]", None),
+        ];
+        for (authority, host, port) in table {
+            assert_eq!(
+                host_and_port(authority.as_bytes()),
+                (host.into(), port),
+                "{authority}"
+            );
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers the proxy makes itself: never to be mistaken for the application's.
+
+use std::future::poll_fn;
+
+use super::body::Cut;
+use super::body::Size;
+use super::downstream::Downstream;
+use super::head::{Known, Method, RequestHead, ResponseHead};
+use crate::proxy::failure::Failure;
+
+/// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text.
+pub async fn refuse(
+    down: &mut impl Downstream,
+    request: &RequestHead,
+    failure: &Failure,
+) -> Result<u64, Cut> {
+    let answer = failure.answer();
+    let mut head = ResponseHead::new(answer.status);
+    let proxy_status = format!(
+        "pillion; error={}; details={}",
+        answer.proxy_status,
+        quoted(&answer.message)
+    );
+    if is_grpc(request) {
+        head.status = 200;
+        head.fields.push(b"content-type", b"application/grpc");
+        head.fields
+            .push(b"grpc-status", failure.grpc_status().to_string().as_bytes());
+        head.fields
+            .push(b"grpc-message", percent_encoded(&answer.message).as_bytes());
+        head.fields.push(b"proxy-status", proxy_status.as_bytes());
+        down.send_head(&head, Size::None)?;
+        poll_fn(|cx| down.poll_finish(cx, None)).await?;
+        return Ok(0);
+    }
+    let json = request
+        .fields
+        .get(Known::Accept)
+        .is_some_and(|accept| memchr::memmem::find(accept, b"json").is_some());
+    let body = if json {
+        let body = serde_json::json!({
+            "error": answer.message, "flag": answer.flag.as_str(), "from": "pillion", "next": answer.next,
+        });
+        format!("{body}\n")
+    } else {
+        format!(
+            "pillion: {} ({})\n{}\n",
+            answer.message,
+            answer.flag.as_str(),
+            answer.next
+        )
+    };
+    let content_type: &[u8] = if json {
+        b"application/json"
+    } else {
+        b"text/plain; charset=utf-8"
+    };
+    head.fields.push(b"content-type", content_type);
+    head.fields.push(b"proxy-status", proxy_status.as_bytes());
+    if answer.status == 405 {
+        head.fields
+            .push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+    let length = body.len() as u64;
+    head.fields
+        .push(b"content-length", length.to_string().as_bytes());
+    down.send_head(&head, Size::Exact(length))?;
+    if request.method != Method::Head {
+        let mut rest = body.as_bytes();
+        while !rest.is_empty() {
+            let count = poll_fn(|cx| down.poll_write(cx, rest)).await?;
+            rest = &rest[count..];
+        }
+    }
+    poll_fn(|cx| down.poll_finish(cx, None)).await?;
+    Ok(length)
+}
+
+pub fn is_grpc(request: &RequestHead) -> bool {
+    request
+        .fields
+        .get(Known::ContentType)
+        .is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// A string of RFC 8941, section 3.3.3: visible ASCII with `"` and `\` escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The form of `grpc-message` (gRPC over HTTP/2, "Responses").
+fn percent_encoded(text: &str) -> String {
+    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+    percent_encoding::utf8_percent_encode(text, ESCAPED).to_string()
+}

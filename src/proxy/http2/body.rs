@@ -1,0 +1,201 @@
+//! Bodies on an HTTP/2 stream: the `h2` crate's receive and send halves as a [`Source`] and a [`Sink`].
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::head;
+use crate::proxy::http::body::{Cut, Sink, Size, Source};
+use crate::proxy::http::head::Fields;
+
+/// Bytes handed to `h2` at once; it copies nothing, so this bounds what a slow peer makes us hold for a stream.
+const WRITE_MAX: usize = 64 * 1024;
+
+/// The body that arrives on a stream.
+pub struct Reader {
+    stream: RecvStream,
+    chunk: Bytes,
+    trailers: Option<Fields>,
+    ended: bool,
+}
+
+impl Reader {
+    pub fn new(stream: RecvStream) -> Self {
+        let ended = stream.is_end_stream();
+        Self {
+            stream,
+            chunk: Bytes::new(),
+            trailers: None,
+            ended,
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended && self.chunk.is_empty()
+    }
+
+    /// What the head says of the body: ended with it, a content-length, or neither.
+    pub fn size(&self, fields: &Fields) -> Size {
+        if self.ended {
+            return Size::None;
+        }
+        head::content_length(fields).map_or(Size::Unknown, Size::Exact)
+    }
+}
+
+impl Source for Reader {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, Cut>> {
+        while self.chunk.is_empty() && !self.ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(bytes)) => self.chunk = bytes,
+                Some(Err(error)) => return Poll::Ready(Err(cut(error))),
+                None => {
+                    let trailers = ready!(self.stream.poll_trailers(cx)).map_err(cut)?;
+                    self.trailers = trailers.as_ref().map(head::fields_of_trailers);
+                    self.ended = true;
+                }
+            }
+        }
+        Poll::Ready(Ok((!self.chunk.is_empty()).then_some(&self.chunk[..])))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.chunk.advance(count);
+        // Fails only for more than was received, which the caller's contract excludes.
+        let _ = self.stream.flow_control().release_capacity(count);
+    }
+
+    fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_ref()
+    }
+}
+
+/// The body that leaves on a stream.
+pub struct Writer {
+    stream: SendStream<Bytes>,
+    /// Bytes still to come, where the head promised a number.
+    left: Option<u64>,
+    ended: bool,
+    was_reset: bool,
+}
+
+impl Writer {
+    /// `ended` when the head went out with END_STREAM.
+    pub fn new(stream: SendStream<Bytes>, size: Size) -> Self {
+        let left = if let Size::Exact(length) = size {
+            Some(length)
+        } else {
+            None
+        };
+        Self {
+            stream,
+            left,
+            ended: size == Size::None,
+            was_reset: false,
+        }
+    }
+
+    /// Ends the stream at once, so that what was sent cannot pass as whole.
+    pub fn reset(&mut self, reason: h2::Reason) {
+        self.stream.send_reset(reason);
+        self.was_reset = !self.ended;
+        self.ended = true;
+    }
+
+    /// The body went out to its end.
+    pub fn is_whole(&self) -> bool {
+        self.ended && !self.was_reset
+    }
+
+    /// Ready when the peer reset the stream or the connection is gone.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        self.stream.poll_reset(cx).map(|result| match result {
+            Ok(reason) => Cut::Reset(reason),
+            Err(error) => cut(error),
+        })
+    }
+
+    fn send(&mut self, bytes: Bytes, end: bool) -> Result<(), Cut> {
+        self.ended |= end;
+        self.stream.send_data(bytes, end).map_err(cut)
+    }
+}
+
+impl Sink for Writer {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
+        if self.ended {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let mut allowed = bytes.len().min(WRITE_MAX);
+        if let Some(left) = self.left {
+            allowed = allowed.min(usize::try_from(left).unwrap_or(usize::MAX));
+            if allowed == 0 {
+                return Poll::Ready(Err(Cut::Malformed("body longer than its content-length")));
+            }
+        }
+        self.stream.reserve_capacity(allowed);
+        let mut capacity = self.stream.capacity();
+        while capacity == 0 {
+            capacity = match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(capacity)) => capacity,
+                Some(Err(error)) => return Poll::Ready(Err(cut(error))),
+                None => return Poll::Ready(Err(Cut::Gone(io::ErrorKind::BrokenPipe.into()))),
+            };
+        }
+        let count = allowed.min(capacity);
+        if let Some(left) = &mut self.left {
+            *left -= count as u64;
+        }
+        // Trailers may follow, so the end is announced by `poll_finish`.
+        self.send(Bytes::copy_from_slice(&bytes[..count]), false)?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        // The connection's own task writes; it has been woken.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(
+        &mut self,
+        _: &mut Context<'_>,
+        trailers: Option<&Fields>,
+    ) -> Poll<Result<(), Cut>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if self.left.is_some_and(|left| left > 0) {
+            return Poll::Ready(Err(Cut::Malformed("body shorter than its content-length")));
+        }
+        match trailers
+            .map(head::header_map_of_trailers)
+            .filter(|map: &HeaderMap| !map.is_empty())
+        {
+            Some(map) => {
+                self.ended = true;
+                self.stream.send_trailers(map).map_err(cut)?;
+            }
+            None => self.send(Bytes::new(), true)?,
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What an `h2` error says of the message it cut.
+pub fn cut(error: h2::Error) -> Cut {
+    if error.is_io() {
+        return Cut::Gone(
+            error
+                .into_io()
+                .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
+        );
+    }
+    match error.reason() {
+        Some(reason) if error.is_reset() || error.is_go_away() => Cut::Reset(reason),
+        Some(_) => Cut::Malformed("HTTP/2 protocol error"),
+        None => Cut::Gone(io::Error::other(error)),
+    }
+}

@@ -1,0 +1,163 @@
+//! Heads between the `h2` crate's form and ours, in both directions.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method as HttpMethod, StatusCode, Uri, uri};
+
+use crate::proxy::http::head::{
+    Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, valid_authority,
+};
+
+/// Reads a request that `h2` has accepted as well-formed; an error is what is wrong with it beyond that.
+pub fn read_request(
+    parts: &http::request::Parts,
+    head: &mut RequestHead,
+) -> Result<(), &'static str> {
+    head.clear();
+    head.version = Version::Http2;
+    head.method = Method::from_bytes(parts.method.as_str().as_bytes());
+    read_fields(&parts.headers, &mut head.fields);
+    let target = match parts.uri.path_and_query() {
+        _ if head.method == Method::Connect => parts
+            .uri
+            .authority()
+            .map_or("", |authority| authority.as_str()),
+        Some(path) => path.as_str(),
+        None => "/",
+    };
+    head.set_target(target.as_bytes())
+        .map_err(|_| "malformed :path")?;
+    head.set_scheme(match parts.uri.scheme_str() {
+        Some("https") => Some(Scheme::Https),
+        Some(_) => Some(Scheme::Http),
+        None => None,
+    });
+    match parts.uri.authority() {
+        Some(authority) if !valid_authority(authority.as_str().as_bytes()) => {
+            return Err("malformed :authority");
+        }
+        Some(authority) => {
+            // `:authority` wins (RFC 9113, section 8.3.1); one Host that agrees is what goes on.
+            head.fields.remove(Known::Host);
+            head.set_authority(authority.as_str().as_bytes());
+        }
+        None => {
+            let mut hosts = head.fields.get_all(Known::Host);
+            match (hosts.next(), hosts.next()) {
+                (Some(host), None) if valid_authority(host) && !host.is_empty() => {}
+                _ => return Err("neither :authority nor one valid host"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds the request for the upstream; hop-by-hop fields have been removed already.
+pub fn write_request(
+    head: &RequestHead,
+    scheme: Scheme,
+) -> Result<http::Request<()>, &'static str> {
+    let path = head.path_and_query();
+    let uri = Uri::builder()
+        .scheme(match scheme {
+            Scheme::Http => uri::Scheme::HTTP,
+            Scheme::Https => uri::Scheme::HTTPS,
+        })
+        .authority(head.authority())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| "a target that HTTP/2 cannot carry")?;
+    let mut request = http::Request::new(());
+    *request.method_mut() =
+        HttpMethod::from_bytes(head.method.as_bytes()).map_err(|_| "bad method")?;
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    write_fields(&head.fields, &[Known::Host], request.headers_mut());
+    Ok(request)
+}
+
+pub fn read_response(parts: &http::response::Parts, head: &mut ResponseHead) {
+    head.clear();
+    head.version = Version::Http2;
+    head.status = parts.status.as_u16();
+    read_fields(&parts.headers, &mut head.fields);
+}
+
+pub fn write_response(head: &ResponseHead) -> http::Response<()> {
+    let mut response = http::Response::new(());
+    // The codec lets only 100 to 599 in, all of which are valid.
+    *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    write_fields(&head.fields, &[], response.headers_mut());
+    response
+}
+
+/// Trailers as they arrived, less those that must not be there (RFC 9110, section 6.5.1).
+pub fn fields_of_trailers(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::new();
+    read_fields(map, &mut fields);
+    fields.retain(|field| !field.known.is_forbidden_in_trailers());
+    fields
+}
+
+pub fn header_map_of_trailers(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    write_fields(fields, &[], &mut map);
+    map
+}
+
+/// The content-length of a message whose framing has been checked.
+pub fn content_length(fields: &Fields) -> Option<u64> {
+    std::str::from_utf8(fields.get(Known::ContentLength)?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn read_fields(map: &HeaderMap, fields: &mut Fields) {
+    // Cookie crumbs become one field again (RFC 9113, section 8.2.3).
+    let crumbs = map.get_all(http::header::COOKIE).iter().nth(1).is_some();
+    for (name, value) in map {
+        if crumbs && name == http::header::COOKIE {
+            continue;
+        }
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if crumbs {
+        let mut cookie = Vec::new();
+        for crumb in map.get_all(http::header::COOKIE) {
+            if !cookie.is_empty() {
+                cookie.extend_from_slice(b"; ");
+            }
+            cookie.extend_from_slice(crumb.as_bytes());
+        }
+        fields.push(b"cookie", &cookie);
+    }
+}
+
+fn write_fields(fields: &Fields, skipped: &[Known], map: &mut HeaderMap) {
+    map.reserve(fields.len());
+    for field in fields.iter() {
+        if skipped.contains(&field.known) || is_connection_specific(field.known) {
+            continue;
+        }
+        // Names and values have been checked by the codec they came through, so neither fails.
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name),
+            HeaderValue::from_bytes(field.value),
+        ) {
+            map.append(name, value);
+        }
+    }
+}
+
+/// Fields that HTTP/2 has no place for (RFC 9113, section 8.2.2).
+fn is_connection_specific(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::Http2Settings
+    )
+}

@@ -1,0 +1,7 @@
+//! HTTP/2, both sides, on the `h2` crate.
+
+pub mod body;
+pub mod budgets;
+pub mod client;
+pub mod head;
+pub mod server;

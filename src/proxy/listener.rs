@@ -1,0 +1,303 @@
+//! From an accepted socket to the engine that serves it: TLS, the original destination, the protocol.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::cluster::Outcome;
+use super::destination::Destination;
+use super::detect::{Detected, detect};
+use super::entry::{Entry, Role, Routing};
+use super::http::head::RequestHead;
+use super::http::{plan, tunnel};
+use super::http1::conn::Conn;
+use super::session::Session;
+use super::worker::Worker;
+use super::{http1, http2, tcp};
+use crate::base::buffer::Buffer;
+use crate::base::net::Stream;
+use crate::intercept::original_dst;
+use crate::telemetry::metrics::RequestSeries;
+
+/// The wait after a failed accept; it doubles up to the maximum while accepting keeps failing.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Idle downstream connections that are closed when descriptors are short.
+const SHED: usize = 64;
+/// A client that has said nothing for so long may be waiting for the server to speak first.
+const SERVER_FIRST_AFTER: Duration = Duration::from_millis(5);
+
+/// Accepts connections on one socket until the task is ended.
+pub async fn accept(worker: Rc<Worker>, socket: std::net::TcpListener, entry: Arc<Entry>) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(address = %entry.address, %error, "Cannot listen"),
+    };
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                backoff = BACKOFF_MIN;
+                tokio::task::spawn_local(connection(worker.clone(), entry.clone(), tcp, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(address = %entry.address, %error, "Accept failed; idle connections are closed");
+                worker.shed(SHED);
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// The connection was gone before it was accepted; the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn connection(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
+    let original = match entry.role {
+        Role::Gateway => None,
+        Role::Outbound | Role::Inbound => original_dst(&tcp).ok().flatten(),
+    };
+    let mut session = Session {
+        worker,
+        peer,
+        local: entry.address,
+        entry,
+        original_dst: original.as_ref().map(|original| original.0),
+        tls: false,
+        server_name: None,
+        peer_text: Session::peer_text(peer.ip()),
+    };
+    if session
+        .original_dst
+        .is_some_and(|address| session.is_own(address))
+    {
+        // Somebody dialled our own port through the redirect: going there would come back here for ever.
+        tracing::warn!(%peer, destination = ?session.original_dst, "Connection to the proxy's own port refused");
+        return;
+    }
+    let tls = session.entry.tls.load_full();
+    match (&*tls, session.entry.role) {
+        (Some(tls), _) => {
+            let limit = session.worker.settings.tls_handshake_timeout;
+            let Ok(Ok(stream)) =
+                timeout(limit, TlsAcceptor::from(tls.config().clone()).accept(tcp)).await
+            else {
+                return;
+            };
+            session.tls = true;
+            session.server_name = stream.get_ref().1.server_name().map(Into::into);
+            let negotiated_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let stream = Stream::Tls(Box::new(stream.into()));
+            if negotiated_http2 {
+                Box::pin(http2::server::serve(session, stream, Buffer::default())).await;
+            } else {
+                plain(session, stream).await;
+            }
+        }
+        (None, Role::Gateway) => plain(session, Stream::Tcp(tcp)).await,
+        (None, Role::Outbound | Role::Inbound) => sniffed(session, tcp).await,
+    }
+}
+
+/// A gateway's connection: declared to be HTTP, or bytes.
+async fn plain(session: Session, stream: Stream) {
+    let routing = session.entry.routing.load_full();
+    if let Routing::Opaque {
+        destination,
+        requests,
+    } = &*routing
+    {
+        return opaque(&session, stream, Buffer::default(), destination, requests).await;
+    }
+    let mut conn = Conn::new(stream);
+    // An idle connection costs nothing while its first byte is awaited.
+    match first_bytes(&session, &mut conn).await {
+        Detected::Http2 => {
+            let (stream, before) = conn.into_parts();
+            Box::pin(http2::server::serve(session, stream, before)).await;
+        }
+        Detected::Undecided => {}
+        // The engine says what is wrong with anything else.
+        _ => http1::server::serve(session, conn).await,
+    }
+}
+
+/// Reads until the first bytes tell the protocol; `Undecided` when they do not come, or not in time.
+async fn first_bytes(session: &Session, conn: &mut Conn) -> Detected {
+    let reading = poll_fn(|cx| {
+        loop {
+            let detected = detect(conn.unread());
+            if detected != Detected::Undecided {
+                return Poll::Ready(detected);
+            }
+            match std::task::ready!(conn.poll_fill(cx)) {
+                Ok(count) if count > 0 => {}
+                _ if conn.has_unread() => return Poll::Ready(Detected::Http1),
+                _ => return Poll::Ready(Detected::Undecided),
+            }
+        }
+    });
+    // The first byte may take as long as an idle connection, the rest as long as a head.
+    let limit = session.worker.settings.header_timeout;
+    timeout(limit, reading).await.unwrap_or(Detected::Undecided)
+}
+
+/// A sidecar's connection: anything the application speaks.
+async fn sniffed(session: Session, tcp: TcpStream) {
+    let mut conn = Conn::new(Stream::Tcp(tcp));
+    match detect_beside_server(&session, &mut conn).await {
+        Sniffed::Protocol(Detected::Http1) => http1::server::serve(session, conn).await,
+        Sniffed::Protocol(Detected::Http2) => {
+            let (stream, before) = conn.into_parts();
+            Box::pin(http2::server::serve(session, stream, before)).await;
+        }
+        Sniffed::Protocol(Detected::Tls | Detected::Opaque) => {
+            let Some((destination, requests)) = opaque_destination(&session) else {
+                return;
+            };
+            let (stream, before) = conn.into_parts();
+            opaque(&session, stream, before, &destination, &requests).await;
+        }
+        Sniffed::Protocol(Detected::Undecided) => {}
+        Sniffed::ServerFirst(server) => {
+            let (stream, before) = conn.into_parts();
+            tcp::carry(stream, before, *server, Buffer::default()).await;
+        }
+    }
+}
+
+enum Sniffed {
+    Protocol(Detected),
+    /// The server spoke before the client did, on this connection to it.
+    ServerFirst(Box<Stream>),
+}
+
+/// Reads the client's first bytes; while it is silent, the server is asked whether it speaks first.
+async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
+    let settings = &session.worker.settings;
+    let started = Instant::now();
+    let mut server = pin!(server_first(session, started));
+    let mut server_done = session.original_dst.is_none();
+    let deadline = started + settings.detection_timeout;
+    let mut silence = pin!(tokio::time::sleep_until(deadline));
+    poll_fn(|cx| {
+        loop {
+            let detected = detect(conn.unread());
+            if detected != Detected::Undecided {
+                return Poll::Ready(Sniffed::Protocol(detected));
+            }
+            match conn.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => continue,
+                Poll::Ready(_) if conn.has_unread() => {
+                    return Poll::Ready(Sniffed::Protocol(Detected::Opaque));
+                }
+                Poll::Ready(_) => return Poll::Ready(Sniffed::Protocol(Detected::Undecided)),
+                Poll::Pending => break,
+            }
+        }
+        if !server_done && !conn.has_unread() {
+            if let Poll::Ready(found) = server.as_mut().poll(cx) {
+                server_done = true;
+                if let Some(stream) = found {
+                    return Poll::Ready(Sniffed::ServerFirst(Box::new(stream)));
+                }
+            }
+        }
+        if session.original_dst.is_some() {
+            // Then opaque; without a destination to go to, a silent client may stay as it is.
+            return silence
+                .as_mut()
+                .poll(cx)
+                .map(|()| Sniffed::Protocol(Detected::Opaque));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Connects to the original destination and waits for it to speak.
+async fn server_first(session: &Session, started: Instant) -> Option<Stream> {
+    tokio::time::sleep_until(started + SERVER_FIRST_AFTER).await;
+    let (destination, _) = opaque_destination(session)?;
+    let mut exchange = session.begin();
+    let (stream, _permit, lease) = tunnel::open(session, &destination, &mut exchange)
+        .await
+        .ok()?;
+    let spoke = match &stream {
+        Stream::Tcp(tcp) => tcp.readable().await.is_ok(),
+        _ => false,
+    };
+    lease.settle(Outcome::Success, started.elapsed(), Instant::now());
+    spoke.then_some(stream)
+}
+
+/// Where bytes that are not HTTP go.
+fn opaque_destination(session: &Session) -> Option<(Arc<Destination>, Arc<RequestSeries>)> {
+    let routing = session.entry.routing.load_full();
+    let passthrough = |address| {
+        session
+            .worker
+            .passthrough
+            .at(address, &session.worker.settings)
+    };
+    match &*routing {
+        Routing::App(app) => match plan::app_destination(session, app) {
+            Some(found) => Some((found.destination.clone(), found.requests.clone())),
+            None => Some((
+                passthrough(session.original_dst?),
+                app.requests.unrouted().clone(),
+            )),
+        },
+        Routing::Mesh(mesh) if mesh.passthrough => Some((
+            passthrough(session.original_dst?),
+            mesh.requests.unrouted().clone(),
+        )),
+        _ => None,
+    }
+}
+
+/// Carries bytes to a destination, and leaves a record of it.
+async fn opaque(
+    session: &Session,
+    stream: Stream,
+    before: Buffer,
+    destination: &Destination,
+    requests: &Arc<RequestSeries>,
+) {
+    let _registered = poll_fn(|cx| Poll::Ready(session.worker.register(cx.waker()))).await;
+    let mut exchange = session.begin();
+    exchange.series = Some(requests.clone());
+    exchange.service = Some(destination.label.clone());
+    match tunnel::open(session, destination, &mut exchange).await {
+        Ok((server, permit, lease)) => {
+            let mut tunnel = tunnel::Tunnel::new(server, Buffer::default(), Some(permit), lease);
+            tunnel.record = Some((exchange, RequestHead::default()));
+            tunnel.run(session, stream, before).await;
+        }
+        Err(failure) => {
+            let answer = failure.answer();
+            exchange.flag(answer.flag);
+            exchange.details = answer.message;
+            stream.reset_on_close();
+            session.finish(&exchange, &RequestHead::default());
+        }
+    }
+}

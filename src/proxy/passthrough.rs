@@ -1,0 +1,136 @@
+//! Destinations that are not of the mesh: each address is a small cluster of its own, kept while it is used.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cluster::Cluster;
+use super::destination::{Destination, Security};
+use super::failure::{ConnectError, Failure};
+use super::settings::Settings;
+use crate::model::{
+    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Protocol,
+    Service,
+};
+
+/// Destinations kept by a worker; beyond it, all are forgotten and made again as they are needed.
+const DESTINATIONS_MAX: usize = 1024;
+const NAMES_MAX: usize = 1024;
+/// How long an address of an outside name is used before it is asked for again.
+const NAME_TTL: Duration = Duration::from_secs(30);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub struct Passthrough {
+    destinations: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
+    names: RefCell<HashMap<Box<str>, (SocketAddr, Instant)>>,
+}
+
+impl Passthrough {
+    pub fn at(&self, address: SocketAddr, settings: &Settings) -> Arc<Destination> {
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(destination) = destinations.get(&address) {
+            return destination.clone();
+        }
+        if destinations.len() >= DESTINATIONS_MAX {
+            destinations.clear();
+        }
+        let destination = Arc::new(single(
+            "passthrough",
+            address,
+            None,
+            settings.passthrough_connect_timeout,
+        ));
+        destinations.insert(address, destination.clone());
+        destination
+    }
+
+    /// The address of a name outside the mesh, asked for on a thread of its own.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, Failure> {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(address, port));
+        }
+        let key = format!("{host}:{port}").into_boxed_str();
+        if let Some((address, until)) = self.names.borrow().get(&key)
+            && Instant::now() < *until
+        {
+            return Ok(*address);
+        }
+        let failed = |reason: String| Failure::ConnectFailed {
+            endpoint: key.to_string(),
+            error: ConnectError::Io(reason),
+        };
+        let found =
+            tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host, port))).await;
+        let address = match found {
+            Ok(Ok(mut addresses)) => addresses
+                .next()
+                .ok_or_else(|| failed("the name has no address".into()))?,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed("the name server did not answer".into())),
+        };
+        let mut names = self.names.borrow_mut();
+        if names.len() >= NAMES_MAX {
+            names.clear();
+        }
+        names.insert(key, (address, Instant::now() + NAME_TTL));
+        Ok(address)
+    }
+}
+
+/// A destination with one endpoint and no ejection, since there is nothing else to go to.
+pub fn single(
+    name: &str,
+    address: SocketAddr,
+    protocol: Option<Protocol>,
+    connect_timeout: Duration,
+) -> Destination {
+    let service = Arc::new(Service {
+        name: Name::new("", name),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        subsets: Vec::new(),
+        balance: Balance::default(),
+        outlier: Outlier {
+            consecutive_5xx: 0,
+            ..Outlier::default()
+        },
+        circuit: Circuit {
+            endpoint_connections_max: Circuit::default().connections_max,
+            ..Circuit::default()
+        },
+        tls: None,
+    });
+    let key = ClusterKey {
+        service: service.name.clone(),
+        subset: None,
+        port: None,
+    };
+    let cluster = Cluster::new(key, &service, None);
+    cluster.set_endpoints(vec![Endpoint {
+        address: Address::Socket(address),
+        port: None,
+        weight: 1,
+        zone: None,
+        priority: 0,
+        labels: Arc::default(),
+        state: EndpointState::Passing,
+        instance: None,
+    }]);
+    Destination {
+        cluster,
+        label: name.into(),
+        protocol,
+        security: Security::Plain,
+        connect_timeout,
+        series: Arc::default(),
+    }
+}

@@ -1,0 +1,288 @@
+//! One thread of the data plane: its runtime, its pool, its connections. A request never leaves it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::http::forward::Scratch;
+use super::listener;
+use super::passthrough::Passthrough;
+use super::settings::Settings;
+use super::upstream::Pool;
+use crate::telemetry::access_log;
+use crate::telemetry::metrics::Registry;
+
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Heads kept for reuse.
+const SCRATCH_MAX: usize = 64;
+
+/// What the control thread tells a worker.
+pub enum Command {
+    /// Serve connections of this socket.
+    Listen(std::net::TcpListener, Arc<Entry>),
+    /// Stop taking connections of this address; those at hand go on.
+    Unlisten(SocketAddr),
+    /// Every address this process listens on: a destination among them would be a loop.
+    Own(Vec<SocketAddr>),
+    /// Stop taking connections, and end those at hand as soon as nothing is on them.
+    Drain,
+}
+
+pub struct Worker {
+    pub settings: Arc<Settings>,
+    pub pool: Rc<Pool>,
+    pub passthrough: Passthrough,
+    pub rng: RefCell<fastrand::Rng>,
+    /// Every address this process listens on.
+    pub own_addresses: RefCell<Vec<SocketAddr>>,
+    /// None where no access log is kept.
+    pub access_log: Option<RefCell<access_log::Writer>>,
+    scratch: RefCell<Vec<Box<Scratch>>>,
+    connections: RefCell<Slab<Waker>>,
+    exchanges: RefCell<Slab<Watched>>,
+    draining: Cell<bool>,
+    /// Idle downstream connections that are to close because descriptors are short.
+    shedding: Cell<usize>,
+    shared: Arc<Shared>,
+}
+
+/// What the workers and the control thread share.
+pub struct Shared {
+    /// Downstream connections at hand.
+    pub connections: AtomicUsize,
+    pub metrics: Arc<Registry>,
+}
+
+impl Shared {
+    pub fn new(metrics: Arc<Registry>) -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            metrics,
+        }
+    }
+}
+
+/// Runs one worker until its command channel closes.
+pub fn run(
+    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    access_log: Option<access_log::Writer>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(31)
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
+        let worker = Rc::new(Worker::new(settings, shared, access_log));
+        tokio::task::spawn_local(sweep(worker.clone()));
+        let mut listening = HashMap::new();
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Listen(socket, entry) => {
+                    let address = entry.address;
+                    let accepting =
+                        tokio::task::spawn_local(listener::accept(worker.clone(), socket, entry));
+                    listening.insert(address, accepting.abort_handle());
+                }
+                Command::Unlisten(address) => {
+                    listening
+                        .remove(&address)
+                        .inspect(|accepting| accepting.abort());
+                }
+                Command::Own(addresses) => *worker.own_addresses.borrow_mut() = addresses,
+                Command::Drain => {
+                    listening
+                        .drain()
+                        .for_each(|(_, accepting)| accepting.abort());
+                    worker.drain();
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        worker.pool.sweep(Instant::now(), &worker.settings);
+        worker.tick();
+    }
+}
+
+impl Worker {
+    fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        access_log: Option<access_log::Writer>,
+    ) -> Self {
+        Self {
+            settings,
+            pool: Rc::default(),
+            passthrough: Passthrough::default(),
+            rng: RefCell::new(fastrand::Rng::new()),
+            own_addresses: RefCell::default(),
+            access_log: access_log.map(RefCell::new),
+            scratch: RefCell::default(),
+            connections: RefCell::default(),
+            exchanges: RefCell::default(),
+            draining: Cell::new(false),
+            shedding: Cell::new(0),
+            shared,
+        }
+    }
+
+    /// New requests on a connection are not awaited any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.connections
+            .borrow()
+            .iter()
+            .for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    /// Descriptors are short: idle connections on both sides give theirs back.
+    pub fn shed(&self, downstream: usize) {
+        self.pool.shed();
+        self.shedding.set(downstream);
+        self.wake_all();
+    }
+
+    /// Asked by an idle downstream connection: whether it is one of those to close.
+    pub fn takes_shedding(&self) -> bool {
+        let left = self.shedding.get();
+        self.shedding.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Counts a downstream connection, and wakes it when the worker drains.
+    pub fn register(self: &Rc<Self>, waker: &Waker) -> Registered {
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let place = self.connections.borrow_mut().insert(waker.clone());
+        Registered {
+            worker: self.clone(),
+            place,
+        }
+    }
+
+    /// Wakes an exchange's task when nothing has moved on it for `limit`, to the second.
+    pub fn watch(self: &Rc<Self>, waker: &Waker, limit: Duration) -> IdleWatch {
+        let watched = Watched {
+            waker: waker.clone(),
+            ticks_left: ticks(limit),
+            expired: false,
+        };
+        let place = self.exchanges.borrow_mut().insert(watched);
+        IdleWatch {
+            worker: self.clone(),
+            place,
+            limit,
+            seen: 0,
+        }
+    }
+
+    /// A second has passed for every exchange that is watched.
+    fn tick(&self) {
+        for (_, watched) in self.exchanges.borrow_mut().iter_mut() {
+            watched.ticks_left = watched.ticks_left.saturating_sub(1);
+            if watched.ticks_left == 0 {
+                watched.expired = true;
+                watched.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Heads for one request.
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_scratch(&self, scratch: Box<Scratch>) {
+        let mut free = self.scratch.borrow_mut();
+        if free.len() < SCRATCH_MAX {
+            free.push(scratch);
+        }
+    }
+}
+
+/// A downstream connection's place in its worker. Dropping it uncounts the connection.
+pub struct Registered {
+    worker: Rc<Worker>,
+    place: usize,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(self.place);
+        self.worker
+            .shared
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An exchange that is looked at each second: far cheaper than a timer for each, since hardly any is ever idle for long.
+struct Watched {
+    waker: Waker,
+    ticks_left: u32,
+    expired: bool,
+}
+
+fn ticks(limit: Duration) -> u32 {
+    u32::try_from(limit.as_secs().max(1)).unwrap_or(u32::MAX)
+}
+
+/// Ends an exchange in which nothing moves. Dropping it ends the watch.
+pub struct IdleWatch {
+    worker: Rc<Worker>,
+    place: usize,
+    limit: Duration,
+    seen: u64,
+}
+
+impl IdleWatch {
+    /// The limit, once nothing has moved for so long; `moved` counts all bytes so far.
+    pub fn expired(&mut self, moved: u64) -> Option<Duration> {
+        let mut exchanges = self.worker.exchanges.borrow_mut();
+        let watched = &mut exchanges[self.place];
+        if !watched.expired {
+            return None;
+        }
+        if moved == self.seen {
+            return Some(self.limit);
+        }
+        self.seen = moved;
+        watched.expired = false;
+        watched.ticks_left = ticks(self.limit);
+        None
+    }
+}
+
+impl Drop for IdleWatch {
+    fn drop(&mut self) {
+        self.worker.exchanges.borrow_mut().remove(self.place);
+    }
+}
