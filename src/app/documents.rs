@@ -89,5 +89,10 @@ pub fn wire_problem(problem: &Problem) -> api::Problem {
         path: problem.path.clone(),
         message: problem.message.clone(),
         hint: problem.hint.clone(),
+        snippet: problem.snippet.as_ref().map(|snippet| api::Snippet {
+            text: snippet.text.clone(),
+            from: snippet.from,
+            length: snippet.length,
+        }),
     }
 }

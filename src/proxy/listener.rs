@@ -25,6 +25,7 @@ use super::worker::Worker;
 use super::{http1, http2, tcp};
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
+use crate::identity::ServerTls;
 use crate::intercept::original_dst;
 use crate::telemetry::metrics::RequestSeries;
 
@@ -82,6 +83,7 @@ async fn connection(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer:
         entry,
         original_dst: original.as_ref().map(|original| original.0),
         tls: false,
+        http2: false,
         server_name: None,
         peer_text: Session::peer_text(peer.ip()),
     };
@@ -93,28 +95,36 @@ async fn connection(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer:
         tracing::warn!(%peer, destination = ?session.original_dst, "Connection to the proxy's own port refused");
         return;
     }
-    let tls = session.entry.tls.load_full();
-    match (&*tls, session.entry.role) {
+    // An idle connection is a task for as long as it lasts, so what is large and passes is kept apart.
+    let stream = match (&*session.entry.tls.load_full(), session.entry.role) {
         (Some(tls), _) => {
-            let limit = session.worker.settings.tls_handshake_timeout;
-            let Ok(Ok(stream)) =
-                timeout(limit, TlsAcceptor::from(tls.config().clone()).accept(tcp)).await
-            else {
+            let Some(stream) = Box::pin(handshake(&mut session, tls, tcp)).await else {
                 return;
             };
-            session.tls = true;
-            session.server_name = stream.get_ref().1.server_name().map(Into::into);
-            let negotiated_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let stream = Stream::Tls(Box::new(stream.into()));
-            if negotiated_http2 {
-                Box::pin(http2::server::serve(session, stream, Buffer::default())).await;
-            } else {
-                plain(session, stream).await;
-            }
+            stream
         }
-        (None, Role::Gateway) => plain(session, Stream::Tcp(tcp)).await,
-        (None, Role::Outbound | Role::Inbound) => sniffed(session, tcp).await,
-    }
+        (None, Role::Gateway) => Stream::Tcp(tcp),
+        (None, Role::Outbound | Role::Inbound) => return Box::pin(sniffed(session, tcp)).await,
+    };
+    plain(session, stream).await;
+}
+
+/// TLS towards the client. None where it failed.
+async fn handshake(session: &mut Session, tls: &ServerTls, tcp: TcpStream) -> Option<Stream> {
+    let limit = session.worker.settings.tls_handshake_timeout;
+    let accepted = timeout(limit, TlsAcceptor::from(tls.config().clone()).accept(tcp)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %session.peer, %error, "TLS handshake failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    session.tls = true;
+    session.server_name = stream.get_ref().1.server_name().map(Into::into);
+    session.http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some(Stream::Tls(Box::new(stream.into())))
 }
 
 /// A gateway's connection: declared to be HTTP, or bytes.
@@ -125,11 +135,22 @@ async fn plain(session: Session, stream: Stream) {
         requests,
     } = &*routing
     {
-        return opaque(&session, stream, Buffer::default(), destination, requests).await;
+        return Box::pin(opaque(
+            &session,
+            stream,
+            Buffer::default(),
+            destination,
+            requests,
+        ))
+        .await;
+    }
+    drop(routing);
+    if session.http2 {
+        return Box::pin(http2::server::serve(session, stream, Buffer::default())).await;
     }
     let mut conn = Conn::new(stream);
     // An idle connection costs nothing while its first byte is awaited.
-    match first_bytes(&session, &mut conn).await {
+    match Box::pin(first_bytes(&session, &mut conn)).await {
         Detected::Http2 => {
             let (stream, before) = conn.into_parts();
             Box::pin(http2::server::serve(session, stream, before)).await;

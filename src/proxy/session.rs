@@ -24,6 +24,8 @@ pub struct Session {
     /// Where the client wanted to go, when the connection was redirected here.
     pub original_dst: Option<SocketAddr>,
     pub tls: bool,
+    /// ALPN chose HTTP/2.
+    pub http2: bool,
     /// The name the client asked for in its TLS handshake.
     pub server_name: Option<Box<str>>,
     /// The peer's address as `X-Forwarded-For` wants it.

@@ -26,7 +26,7 @@ use crate::telemetry::metrics::Registry;
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Heads kept for reuse.
-const SCRATCH_MAX: usize = 64;
+const SCRATCH_MAX: usize = 256;
 
 /// What the control thread tells a worker.
 pub enum Command {

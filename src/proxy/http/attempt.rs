@@ -160,7 +160,7 @@ pub async fn run<D: Downstream>(
         }
         // A retry that the route asks for: it waits, and where every endpoint has had its turn they all get another.
         retries += 1;
-        back_off(session, plan, down, exchange, retries).await?;
+        Box::pin(back_off(session, plan, down, exchange, retries)).await?;
         if exchange.tried.len() >= cluster.endpoints().endpoints.len() {
             exchange.tried.clear();
         }

@@ -105,7 +105,7 @@ pub async fn serve<D: Downstream>(
             served
         }
         Err(ended) => {
-            let served = end(down, scratch, &mut exchange, ended).await;
+            let served = Box::pin(end(down, scratch, &mut exchange, ended)).await;
             session.finish(&exchange, &scratch.request);
             served
         }
@@ -150,7 +150,7 @@ async fn walk<D: Downstream>(
 ) -> Result<Served, Ended> {
     let routing = session.entry.routing.load_full();
     if scratch.request.method == Method::Connect {
-        return tunnel::connect(session, &routing, down, scratch, exchange).await;
+        return Box::pin(tunnel::connect(session, &routing, down, scratch, exchange)).await;
     }
     headers::forwarded(&mut scratch.request, session);
     let plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
@@ -159,7 +159,7 @@ async fn walk<D: Downstream>(
     }
     let answered = attempt::run(session, &plan, down, scratch, exchange).await?;
     if scratch.response.status == 101 {
-        return switch_protocols(&plan, answered, down, scratch, exchange).await;
+        return Box::pin(switch_protocols(&plan, answered, down, scratch, exchange)).await;
     }
     for chain in plan.filters.into_iter().rev().flatten() {
         chain.on_response(&mut scratch.response.fields);

@@ -219,7 +219,7 @@ async fn by_host<'a>(
     if !mesh.passthrough {
         return Err(Failure::NotRegistered.into());
     }
-    let destination = outside(session, &host, port.unwrap_or(80)).await?;
+    let destination = Box::pin(outside(session, &host, port.unwrap_or(80))).await?;
     Ok(direct(destination, request, exchange))
 }
 

@@ -45,7 +45,7 @@ pub async fn serve(session: Session, mut conn: Conn) {
         // The state of a request under way is large, and an idle connection should not hold it.
         match Box::pin(one(&session, &mut conn, &mut timer)).await {
             Next::Request => {}
-            Next::Linger => return linger(&mut conn).await,
+            Next::Linger => return Box::pin(linger(&mut conn)).await,
             Next::Close => return,
             Next::Tunnel(tunnel) => {
                 let (stream, before) = conn.into_parts();

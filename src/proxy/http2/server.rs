@@ -1,6 +1,7 @@
 //! The server side of HTTP/2: a connection whose streams are requests, each a task of its own on this thread.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -117,7 +118,7 @@ async fn run(session: &Rc<Session>, connection: &mut Connection, counts: &Rc<Cou
                     return End::Flood(reason);
                 }
                 idle_since = Instant::now();
-                tokio::task::spawn_local(stream(session.clone(), counts.clone(), request, respond));
+                tokio::task::spawn_local(boxed(session.clone(), counts.clone(), request, respond));
             }
             Err(end) => return end,
         }
@@ -127,8 +128,18 @@ async fn run(session: &Rc<Session>, connection: &mut Connection, counts: &Rc<Cou
 /// Serves what was begun before the GOAWAY.
 async fn finish(session: &Rc<Session>, connection: &mut Connection, counts: &Rc<Counts>) {
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::task::spawn_local(stream(session.clone(), counts.clone(), request, respond));
+        tokio::task::spawn_local(boxed(session.clone(), counts.clone(), request, respond));
     }
+}
+
+/// The state of a request is large; on the heap it is moved once, not at every step of becoming a task.
+fn boxed(
+    session: Rc<Session>,
+    counts: Rc<Counts>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Pin<Box<impl Future<Output = ()>>> {
+    Box::pin(stream(session, counts, request, respond))
 }
 
 async fn stream(

@@ -106,7 +106,8 @@ impl Pool {
         }
         let mut http1 = match self.checkout(wanted, now, settings) {
             Some(http1) => http1,
-            None => self.connect_http1(wanted).await?,
+            // Connecting is rare and its state large.
+            None => Box::pin(self.connect_http1(wanted)).await?,
         };
         http1.begin(head, size);
         Ok(Upstream::Http1(http1))
