@@ -454,6 +454,7 @@ fn sidecar(bootstrap: &SidecarBootstrap) -> Option<Sidecar> {
     Some(Sidecar {
         outbound: bootstrap.outbound.as_ref().map(|outbound| outbound.address),
         inbound: bootstrap.inbound,
+        intercept: bootstrap.intercept,
         apps: bootstrap.apps.clone(),
         zone: bootstrap.zone.clone(),
         namespace: bootstrap.namespace.clone(),

@@ -113,8 +113,17 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A listening socket that several workers may share the address of (`SO_REUSEPORT`).
+/// A listening socket that several workers may share the address of (`SO_REUSEPORT`); `[::]` takes IPv4 too.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listen_on(address, false)
+}
+
+/// The same for an IPv6 address whose port has an IPv4 socket of its own.
+pub fn listen_ipv6_only(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listen_on(address, true)
+}
+
+fn listen_on(address: SocketAddr, ipv6_only: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -123,8 +132,8 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 too; where IPv6-only is forced by the system, IPv6 alone is served.
-        let _ = socket.set_only_v6(false);
+        // Where IPv6-only is forced by the system, IPv6 alone is served.
+        let _ = socket.set_only_v6(ipv6_only);
     }
     // Linux hands these on to accepted sockets, which saves four system calls a connection.
     socket.set_tcp_nodelay(true)?;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -197,10 +197,31 @@ impl DataPlane {
     }
 
     fn listen(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
-        let address = entry.address;
+        self.listen_at(entry.address, entry, net::listen)
+    }
+
+    /// Serves the same port over IPv6, where this machine has it.
+    fn listen_over_ipv6(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
+        let Some(address) = ipv6_twin(entry.address) else {
+            return Ok(());
+        };
+        match self.listen_at(address, entry, net::listen_ipv6_only) {
+            Err(ListenError::Bind { error, .. }) if means_no_ipv6(&error) => {
+                tracing::info!(%address, %error, "No IPv6 here");
+                Ok(())
+            }
+            listening => listening,
+        }
+    }
+
+    fn listen_at(
+        &mut self,
+        address: SocketAddr,
+        entry: &Arc<Entry>,
+        socket: fn(SocketAddr) -> io::Result<std::net::TcpListener>,
+    ) -> Result<(), ListenError> {
         // All sockets first, so that an address is served by every worker or by none.
-        let sockets: io::Result<Vec<_>> =
-            self.workers.iter().map(|_| net::listen(address)).collect();
+        let sockets: io::Result<Vec<_>> = self.workers.iter().map(|_| socket(address)).collect();
         let sockets = sockets.map_err(|error| ListenError::Bind { address, error })?;
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let _ = worker.send(Command::Listen(socket, entry.clone()));
@@ -219,6 +240,9 @@ impl DataPlane {
             let routing = Routing::Mesh(self.mesh(&mut HashMap::new()));
             let entry = Entry::new(Role::Outbound, address, routing, None);
             self.listen(&entry)?;
+            if sidecar.intercept {
+                self.listen_over_ipv6(&entry)?;
+            }
             self.outbound = Some(entry);
         }
         let listens = sidecar.apps.iter().filter_map(|app| app.listen);
@@ -230,6 +254,9 @@ impl DataPlane {
                 None,
             );
             self.listen(&entry)?;
+            if sidecar.intercept && sidecar.inbound == Some(address) {
+                self.listen_over_ipv6(&entry)?;
+            }
         }
         Ok(())
     }
@@ -484,6 +511,23 @@ impl DataPlane {
 }
 
 type Destinations = HashMap<ClusterKey, Arc<Destination>>;
+
+/// Where redirected IPv6 connections arrive when IPv4's arrive here; None for an address that rules cannot lead to.
+fn ipv6_twin(address: SocketAddr) -> Option<SocketAddr> {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST,
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv6Addr::UNSPECIFIED,
+        IpAddr::V4(_) | IpAddr::V6(_) => return None,
+    };
+    Some(SocketAddr::from((ip, address.port())))
+}
+
+fn means_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
 
 fn server_tls(
     bind: &Bind,

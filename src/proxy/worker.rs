@@ -12,6 +12,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::entry::Entry;
@@ -88,25 +89,25 @@ pub fn run(
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(settings, shared, access_log));
         tokio::task::spawn_local(sweep(worker.clone()));
-        let mut listening = HashMap::new();
+        // An entry may be served by more than one socket.
+        let mut listening: HashMap<SocketAddr, Vec<AbortHandle>> = HashMap::new();
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Listen(socket, entry) => {
                     let address = entry.address;
                     let accepting =
                         tokio::task::spawn_local(listener::accept(worker.clone(), socket, entry));
-                    listening.insert(address, accepting.abort_handle());
+                    let sockets = listening.entry(address).or_default();
+                    sockets.push(accepting.abort_handle());
                 }
                 Command::Unlisten(address) => {
-                    listening
-                        .remove(&address)
-                        .inspect(|accepting| accepting.abort());
+                    let sockets = listening.remove(&address).unwrap_or_default();
+                    sockets.iter().for_each(AbortHandle::abort);
                 }
                 Command::Own(addresses) => *worker.own_addresses.borrow_mut() = addresses,
                 Command::Drain => {
-                    listening
-                        .drain()
-                        .for_each(|(_, accepting)| accepting.abort());
+                    let sockets = listening.drain().flat_map(|(_, sockets)| sockets);
+                    sockets.for_each(|accepting| accepting.abort());
                     worker.drain();
                 }
             }
