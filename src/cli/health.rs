@@ -12,7 +12,7 @@ use crate::config::defaults;
     Exit code 0 when the process says it is ready, 1 otherwise, with the reasons on standard error.")]
 pub struct Arguments {
     /// The admin address of the process to ask
-    #[arg(long, env = "PILLION_ADMIN", default_value_t = defaults::ADMIN_ADDRESS)]
+    #[arg(long, env = "PILLION_ADMIN__ADDRESS", default_value_t = defaults::ADMIN_ADDRESS)]
     admin: SocketAddr,
 
     /// Seconds until no answer counts as not ready
