@@ -17,7 +17,7 @@ pub struct Host {
 }
 
 impl Host {
-    fn new(role: &str) -> Host {
+    pub fn new(role: &str) -> Host {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pillion-{}-{number}-{role}", std::process::id());
@@ -51,7 +51,8 @@ impl Host {
         command.arg(format!("--net={}", self.path().display()));
         command.arg("--").arg("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-        command.arg("--clear-groups").arg(program.as_ref());
+        command.args(["--clear-groups", "--pdeathsig=TERM"]);
+        command.arg(program.as_ref());
         command
     }
 

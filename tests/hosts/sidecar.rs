@@ -1,0 +1,133 @@
+//! A sidecar as an operator runs it: the binary, a bootstrap file, its own user, and an access log to look at.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::machine::pillion;
+use crate::namespace::Host;
+use crate::process::{Process, eventually, run};
+
+/// The user that redirect rules leave alone.
+const UID: u32 = 1337;
+
+/// A running sidecar; dropping it kills it.
+pub struct Sidecar {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Sidecar {
+    /// Starts `pillion proxy` in this host, by these lines of a bootstrap file and these mesh documents, and waits until it is ready.
+    pub fn start(host: &Host, bootstrap: &str, mesh: &str) -> Sidecar {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("mesh.yaml", mesh);
+        write(
+            "sidecar.yaml",
+            &format!(
+                "intercept: true\nmesh: mesh.yaml\naccess_log: {{path: access.log}}\n{bootstrap}\n"
+            ),
+        );
+        // The sidecar's user may not be able to read the folder that the binary was built in.
+        let binary = folder.path().join("pillion");
+        fs::copy(pillion(), &binary).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(folder.path(), Some(UID), Some(UID)).unwrap();
+        let output = fs::File::create(folder.path().join("output")).unwrap();
+        let mut command = host.command_as(UID, &binary);
+        command.args(["proxy", "--config"]);
+        command.arg(folder.path().join("sidecar.yaml"));
+        // What switches tests on and off would be read as keys of the bootstrap file.
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PILLION_")) {
+            command.env_remove(name);
+        }
+        let process = Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output));
+        let mut sidecar = Sidecar { process, folder };
+        sidecar.wait_until_ready(host);
+        sidecar
+    }
+
+    fn wait_until_ready(&mut self, host: &Host) {
+        eventually("the sidecar to be ready", || {
+            if let Some(status) = self.process.exited() {
+                panic!("the sidecar ended with {status}:\n{}", self.said());
+            }
+            let mut health = host.command(pillion());
+            (run(health.arg("health")).code == Some(0)).then_some(())
+        });
+    }
+
+    /// Everything it has printed.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.path("output")).unwrap_or_default()
+    }
+
+    /// The lines of its access log so far.
+    pub fn log(&self) -> Vec<Value> {
+        let log = fs::read_to_string(self.path("access.log")).unwrap_or_default();
+        // The last line may be half there.
+        log.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// Waits for the line of a request for this path.
+    pub fn line_of(&self, path: &str) -> Value {
+        eventually(&format!("a line about {path} in the access log"), || {
+            self.log().into_iter().find(|line| line["path"] == path)
+        })
+    }
+
+    /// Asks it to end and says whether it did so in peace.
+    pub fn stop(mut self) -> bool {
+        self.process.terminate();
+        eventually("the sidecar to end", || self.process.exited()).success()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Python's own file server, serving a folder with `page.txt` in it on this port, IPv4 and IPv6.
+pub struct FileServer {
+    _process: Process,
+    _folder: TempDir,
+}
+
+pub const PAGE: &str = "Served by a program that knows nothing of a mesh.\n";
+
+impl FileServer {
+    pub fn start(host: &Host, port: u16) -> FileServer {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("page.txt"), PAGE).unwrap();
+        let mut command = host.command("python3");
+        command.args(["-m", "http.server", &port.to_string(), "--bind", "::"]);
+        command.arg("--directory").arg(folder.path());
+        let process = Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        let server = FileServer {
+            _process: process,
+            _folder: folder,
+        };
+        eventually("python's http.server to listen", || {
+            let sockets = run(host
+                .command("ss")
+                .args(["-Hltn", &format!("sport = :{port}")]));
+            (!sockets.stdout.trim().is_empty()).then_some(())
+        });
+        server
+    }
+}
+
+/// `curl` in this host; what it prints is the answer's body, and then the status on a line of its own.
+pub fn curl(host: &Host) -> Command {
+    let mut command = host.command("curl");
+    command.args(["-sS", "--max-time", "10", "--write-out", "\\n%{http_code}"]);
+    command
+}
