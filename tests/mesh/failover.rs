@@ -1,0 +1,72 @@
+use crate::harness::{Load, Mesh, Service, Target};
+
+#[tokio::test]
+async fn killing_one_of_three_endpoints_under_load_fails_no_idempotent_request() {
+    let mesh = Mesh::new();
+    let mut services = Vec::new();
+    for name in ["a", "b", "c"] {
+        services.push(Service::spawn(name, mesh.folder()).await);
+    }
+    let gateway = mesh.gateway(|address| gateway_to(&services, address)).await;
+    let load = Load::start(&Target::direct(gateway.gateway, "shop.test"), "/", 12);
+    load.asks(1_000).await;
+    services[1].kill();
+    load.asks(3_000).await;
+    let journal = load.stop().await;
+    journal.expect_no_failure();
+    assert!(
+        ["a", "b", "c"].iter().all(|name| journal.of(name) > 0),
+        "{journal:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_comes_back_is_used_again() {
+    let mesh = Mesh::new();
+    let steady = Service::start("steady").await;
+    let mut other = Service::spawn("other", mesh.folder()).await;
+    let documents = |gateway| {
+        gateway_to_addresses(
+            &[steady.address, other.address],
+            "outlier: {base_ejection: 100ms}\n",
+            gateway,
+        )
+    };
+    let gateway = mesh.gateway(documents).await;
+    let load = Load::start(&Target::direct(gateway.gateway, "shop.test"), "/", 4);
+    load.asks(200).await;
+    other.kill();
+    load.asks(200).await;
+    let before = load.answers_of("other");
+    other.start_again(mesh.folder()).await;
+    crate::harness::eventually("it answers again", async || {
+        (load.answers_of("other") > before + 100).then_some(())
+    })
+    .await;
+    load.stop().await.expect_no_failure();
+}
+
+fn gateway_to(services: &[Service], gateway: std::net::SocketAddr) -> String {
+    let addresses: Vec<_> = services.iter().map(|service| service.address).collect();
+    gateway_to_addresses(&addresses, "", gateway)
+}
+
+/// A gateway whose every request goes to one service with these endpoints.
+pub fn gateway_to_addresses(
+    endpoints: &[std::net::SocketAddr],
+    more: &str,
+    gateway: std::net::SocketAddr,
+) -> String {
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|address| format!("{{address: \"{address}\"}}"))
+        .collect();
+    format!(
+        "kind: Gateway\nname: edge\naddress: {}\nlisteners: [{{name: http, port: {}, protocol: HTTP}}]\n---\n\
+         kind: HTTPRoute\nname: shop\nhostnames: [shop.test]\nrules: [{{backendRefs: [{{name: shop, port: 80}}]}}]\n---\n\
+         kind: Service\nname: shop\nports: [{{port: 80, protocol: http}}]\nendpoints: [{}]\n{more}",
+        gateway.ip(),
+        gateway.port(),
+        endpoints.join(", ")
+    )
+}

@@ -1,0 +1,8 @@
+//! Scenarios through the whole product: real processes, YAML in, HTTP out.
+
+mod canary;
+mod drain;
+mod failover;
+mod harness;
+mod registry;
+mod reload;
