@@ -109,6 +109,8 @@ SERVICES = {
     "ws": ("websocket", "http", False),
     "sealed": ("https", "tcp", False),
 }
+# One whose server comes and goes, and one that nobody knows.
+SPARE_SERVICES = ("spare", "nobody")
 HTTP_SERVICES = ("h1", "h2", "h1-tls", "h2-tls")
 PORT = 80
 
@@ -142,13 +144,19 @@ class Mesh:
         return process
 
     def make_certificates(self):
-        """One self-signed certificate for all names; it is also the CA that clients trust."""
-        names = [f"DNS:{service}{suffix}" for service in SERVICES for suffix in ("", ".test")]
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-             "-subj", "/CN=clients.test", "-addext", f"subjectAltName={','.join(names)}",
-             "-keyout", self.folder / "key.pem", "-out", self.folder / "chain.pem"], check=True, capture_output=True)
-        return self.folder / "chain.pem"
+        """A CA that clients and the gateway trust, and one certificate of it for all names."""
+        names = [f"DNS:{service}{suffix}" for service in [*SERVICES, *SPARE_SERVICES] for suffix in ("", ".test")]
+        self.openssl("req", "-x509", "-subj", "/CN=clients test CA", "-keyout", "ca.key", "-out", "ca.pem")
+        self.openssl("req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=clients.test",
+                     "-addext", f"subjectAltName={','.join(names)}", "-addext", "basicConstraints=CA:FALSE",
+                     "-keyout", "key.pem", "-out", "chain.pem")
+        return self.folder / "ca.pem"
+
+    def openssl(self, *arguments):
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        done = subprocess.run(["openssl", arguments[0], *key, *arguments[1:]], cwd=self.folder, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"openssl: {done.stderr}")
 
     def start_server(self, kind, port, *arguments):
         return self.start(kind, sys.executable, HERE / "servers.py", kind, port, *arguments)
@@ -176,7 +184,7 @@ name: clients
 address: 127.0.0.1
 listeners:
   - {{name: plain, port: {self.gateway_port}, protocol: HTTP}}
-  - {{name: tls, port: {self.gateway_tls_port}, protocol: HTTPS, tls: {{certificates: [{{cert: "{self.ca}", key: "{self.folder}/key.pem"}}]}}}}"""]
+  - {{name: tls, port: {self.gateway_tls_port}, protocol: HTTPS, tls: {{certificates: [{{cert: "{self.folder}/chain.pem", key: "{self.folder}/key.pem"}}]}}}}"""]
         for name, (_, protocol, tls) in SERVICES.items():
             if protocol != "tcp":
                 documents += [self.service(name, self.server_address(name), protocol, tls), route(name)]
