@@ -86,7 +86,7 @@ fn only_the_application_and_the_command_line_read_the_environment() {
         if module_of(&file).is_some_and(|module| ENVIRONMENT_READERS.contains(&module.as_str())) {
             continue;
         }
-        for (number, line) in product_lines(&read(&file)) {
+        for (number, line) in product_lines(&file, &read(&file)) {
             if ["env::var(", "env::vars(", "env::var_os(", "env::args("]
                 .iter()
                 .any(|call| line.contains(call))
@@ -106,7 +106,7 @@ fn no_file_holds_more_than_one_idea() {
     let long: Vec<_> = rust_files(&root().join("src"))
         .into_iter()
         .filter_map(|file| {
-            let lines = product_lines(&read(&file)).count();
+            let lines = product_lines(&file, &read(&file)).count();
             (lines > FILE_LINES_MAX)
                 .then(|| format!("{}: {lines} lines; look for the second idea", shown(&file)))
         })
@@ -252,12 +252,42 @@ fn without_comment(line: &str) -> &str {
     }
 }
 
-/// The lines that ship, numbered: without comments, and without the test module at the end.
-fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .take_while(|line| !line.starts_with("#[cfg(test)]"))
-        .enumerate()
-        .map(|(index, line)| (index + 1, without_comment(line)))
+/// The lines that ship, numbered: without comments, and without the test module at the end; none of a test's own file.
+fn product_lines<'t>(file: &Path, text: &'t str) -> impl Iterator<Item = (usize, &'t str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let inline_tests = lines.windows(2).position(|pair| {
+        pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
+    });
+    let end = if is_for_tests(file) {
+        0
+    } else {
+        inline_tests.unwrap_or(lines.len())
+    };
+    let numbered = lines.into_iter().take(end).enumerate();
+    numbered.map(|(index, line)| (index + 1, without_comment(line)))
+}
+
+/// Whether the file, or a folder it is in, is declared under `#[cfg(test)]`.
+fn is_for_tests(file: &Path) -> bool {
+    let Some(folder) = file
+        .parent()
+        .filter(|folder| folder.starts_with(root().join("src")))
+    else {
+        return false;
+    };
+    let stem = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or_default();
+    let declared = [
+        folder.join("mod.rs"),
+        folder.join("lib.rs"),
+        folder.with_extension("rs"),
+    ]
+    .iter()
+    .filter_map(|parent| fs::read_to_string(parent).ok())
+    .any(|parent| parent.contains(&format!("#[cfg(test)]\nmod {stem};")));
+    declared || is_for_tests(folder)
 }
 
 /// Commands in the ```sh and ```console blocks: in the latter, what stands after `$ `. A trailing `\` joins lines.
