@@ -189,17 +189,42 @@ pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
                 Some(subset) => format!("{}/{subset}", cluster.key.service),
                 None => cluster.key.service.to_string(),
             };
+            let port = cluster.key.port.map(|port| port.to_string());
+            let port = port.unwrap_or_default();
             let report = cluster.report(now);
+            cluster_metrics(scrape, &service, &port, &report.endpoints);
             for endpoint in &report.endpoints {
-                endpoint_metrics(scrape, &service, endpoint);
+                endpoint_metrics(scrape, &service, &port, endpoint);
             }
         }
     });
 }
 
-fn endpoint_metrics(scrape: &mut Scrape, service: &str, report: &EndpointReport) {
+fn cluster_metrics(scrape: &mut Scrape, service: &str, port: &str, endpoints: &[EndpointReport]) {
+    let labels = [("service", service), ("port", port)];
+    let in_flight: f64 = endpoints.iter().map(|one| f64::from(one.in_flight)).sum();
+    scrape.gauge(
+        "pillion_upstream_in_flight",
+        "Requests that hold an endpoint.",
+        &labels,
+        in_flight,
+    );
+    let connections: f64 = endpoints.iter().map(|one| f64::from(one.connections)).sum();
+    scrape.gauge(
+        "pillion_upstream_pool_connections",
+        "Open connections to endpoints.",
+        &labels,
+        connections,
+    );
+}
+
+fn endpoint_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &EndpointReport) {
     let address = report.endpoint.address.to_string();
-    let labels = [("service", service), ("endpoint", &*address)];
+    let labels = [
+        ("service", service),
+        ("port", port),
+        ("endpoint", &*address),
+    ];
     let healthy = matches!(report.standing, Standing::Healthy);
     scrape.gauge(
         "pillion_endpoint_healthy",

@@ -15,7 +15,7 @@ use super::cluster::Clusters;
 use super::destination::{Destination, Security, Tls};
 use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
 use super::passthrough::single;
-use super::route::{Listeners, Table};
+use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
 use super::worker::{self, Command, Shared};
 use crate::base::net;
@@ -367,7 +367,11 @@ impl DataPlane {
     fn mesh(&mut self, destinations: &mut Destinations) -> Mesh {
         let snapshot = self.snapshot.clone();
         let requests = self.metrics.requests().listener("outbound");
-        let table = Table::compile(&snapshot.mesh_routes, &requests, |key| {
+        let sidecar = self.sidecar.as_ref();
+        let namespace = sidecar.map_or(Name::DEFAULT_NAMESPACE.into(), |sidecar| {
+            sidecar.namespace.clone()
+        });
+        let routes = MeshRoutes::compile(&snapshot.mesh_routes, &namespace, &requests, |key| {
             self.destination(key, destinations)
         });
         let documented = snapshot.services.keys();
@@ -384,7 +388,7 @@ impl DataPlane {
             .as_ref()
             .is_none_or(|sidecar| sidecar.passthrough);
         Mesh {
-            table,
+            routes,
             requests,
             services,
             passthrough,
@@ -416,6 +420,7 @@ impl DataPlane {
         };
         let requests = requests.series("", &default.label);
         ServiceHost {
+            name: name.clone(),
             default,
             ports,
             requests,

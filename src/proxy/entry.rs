@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::destination::Destination;
-use super::route::{Listeners, Table};
+use super::route::{Listeners, MeshRoutes};
 use crate::identity::ServerTls;
+use crate::model::Name;
 use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
 
 /// Whose traffic a socket takes.
@@ -45,7 +46,7 @@ pub enum Routing {
 
 /// Outbound: routes first, then services by their names, then the outside world.
 pub struct Mesh {
-    pub table: Table<Arc<Destination>>,
+    pub routes: MeshRoutes<Arc<Destination>>,
     pub requests: ListenerRequests,
     /// `cart`, `cart.shop`, `cart.shop.mesh` and the like, in lower case.
     pub services: HashMap<Box<str>, ServiceHost>,
@@ -56,6 +57,7 @@ pub struct Mesh {
 /// A service by its host name, for requests that no route is for.
 #[derive(Clone)]
 pub struct ServiceHost {
+    pub name: Name,
     /// For a host without a port, or with one that is not declared.
     pub default: Arc<Destination>,
     pub ports: Vec<(u16, Arc<Destination>)>,
@@ -67,6 +69,14 @@ impl ServiceHost {
         let declared =
             port.and_then(|port| self.ports.iter().find(|(declared, _)| *declared == port));
         declared.map_or(&self.default, |(_, destination)| destination)
+    }
+
+    /// The port that [`ServiceHost::at`] goes to; a service without declared ports takes any.
+    pub fn port(&self, port: Option<u16>) -> Option<u16> {
+        let is_declared = |port: &u16| self.ports.iter().any(|(declared, _)| declared == port);
+        let first = self.ports.first().map(|(first, _)| *first);
+        port.filter(|port| first.is_none() || is_declared(port))
+            .or(first)
     }
 }
 

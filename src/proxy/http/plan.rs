@@ -28,7 +28,7 @@ pub async fn find<'a>(
     let view = route::HeadView::new(request, &normal);
     let rule = match routing {
         Routing::Gateway(listeners) => Some(gateway_rule(session, listeners, &view, exchange)?),
-        Routing::Mesh(mesh) => mesh_rule(mesh, &view, exchange)?,
+        Routing::Mesh(mesh) => mesh_rule(mesh, request, &view, exchange)?,
         Routing::App(_) | Routing::Opaque { .. } => None,
     };
     if let Some(rule) = rule {
@@ -75,14 +75,36 @@ fn gateway_rule<'a>(
     found(listener.table.find(view)).and_then(|rule| rule.ok_or(Failure::NoRoute { host: false }))
 }
 
-/// None where no route is for the host, so that its name decides.
+/// None where no route is for the host nor for the service it names, so that this service is meant itself.
 fn mesh_rule<'a>(
     mesh: &'a Mesh,
+    request: &RequestHead,
     view: &route::HeadView<'_>,
     exchange: &mut Exchange,
 ) -> Result<Option<&'a Rule>, Failure> {
     exchange.series = Some(mesh.requests.unrouted().clone());
-    found(mesh.table.find(view))
+    match found(mesh.routes.by_host().find(view))? {
+        Some(rule) => Ok(Some(rule)),
+        None if mesh.routes.has_attached() => attached_rule(mesh, request, view),
+        None => Ok(None),
+    }
+}
+
+/// From the routes attached to the service that the request's host names.
+fn attached_rule<'a>(
+    mesh: &'a Mesh,
+    request: &RequestHead,
+    view: &route::HeadView<'_>,
+) -> Result<Option<&'a Rule>, Failure> {
+    let (host, port) = host_and_port(request.authority());
+    let Some(service) = service(mesh, &host) else {
+        return Ok(None);
+    };
+    let port = service.port(port).unwrap_or(80);
+    match mesh.routes.of_service(&service.name, port) {
+        Some(table) => found(table.find(view)),
+        None => Ok(None),
+    }
 }
 
 fn found<'a>(found: Found<'a, Arc<Destination>>) -> Result<Option<&'a Rule>, Failure> {

@@ -55,6 +55,11 @@ impl<T> MeshRoutes<T> {
         &self.by_host
     }
 
+    /// Whether any route is attached to a service: without, nobody needs to find out which service a request is for.
+    pub fn has_attached(&self) -> bool {
+        !self.by_service.is_empty()
+    }
+
     /// The routes attached to a service at a port; without any, its traffic goes to the service itself.
     pub fn of_service(&self, service: &Name, port: u16) -> Option<&Table<T>> {
         let routes = self.by_service.get(service)?;

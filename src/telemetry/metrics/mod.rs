@@ -16,4 +16,4 @@ pub use process::register as register_process;
 pub use registry::{Counter, Format, Gauge, Registry};
 pub use requests::{ListenerRequests, RequestSeries, Requests};
 pub use scrape::Scrape;
-pub use services::{Amount, Count, ServiceSeries, Services};
+pub use services::{Count, ServiceSeries, Services};

@@ -217,6 +217,18 @@ pillion_c{service="a\"b\\c\nd"} 0.5
     }
 
     #[test]
+    fn a_sample_that_two_collectors_give_is_shown_once() {
+        let registry = Registry::default();
+        for value in [1.0, 2.0] {
+            registry.collect(move |scrape| {
+                scrape.gauge("pillion_a", "Twice.", &[("service", "s")], value);
+            });
+        }
+        let text = registry.encode(Format::Prometheus);
+        assert_eq!(text.matches("pillion_a{").count(), 1, "{text}");
+    }
+
+    #[test]
     fn requests_are_counted_by_status_and_flags() {
         let registry = Registry::default();
         let listener = registry.requests().listener("default/edge/http");

@@ -113,6 +113,8 @@ impl Scrape {
     pub(super) fn encode(mut self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for (name, family) in &mut self.families {
             family.samples.sort_by(|a, b| a.0.cmp(&b.0));
+            // One sample twice makes Prometheus refuse the whole scrape.
+            family.samples.dedup_by(|later, first| later.0 == first.0);
             // The encoder adds the suffix itself.
             let name = match family.kind {
                 MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),

@@ -1,7 +1,7 @@
 //! What happens towards the endpoints of one service.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Scrape;
@@ -25,26 +25,11 @@ pub struct ServiceSeries {
     /// Connections made.
     pub connects: Count,
     pub connect_failures: Count,
-    /// Endpoints ejected for their failures.
-    pub ejections: Count,
-    /// Requests refused at a circuit limit.
-    pub overflows: Count,
-    /// Attempts whose answer has not ended.
-    pub in_flight: Amount,
-    /// Open connections, idle ones included.
-    pub connections: Amount,
-    pub connections_idle: Amount,
-    /// Circuit limits that are reached now.
-    pub circuits_open: Amount,
 }
 
 /// Grows only.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
-
-/// Goes up and down.
-#[derive(Debug, Default)]
-pub struct Amount(AtomicI64);
 
 impl Count {
     pub fn increment(&self) {
@@ -52,24 +37,6 @@ impl Count {
     }
 
     pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-impl Amount {
-    pub fn increment(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    pub fn decrement(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
-    pub fn set(&self, amount: i64) {
-        self.0.store(amount, Relaxed);
-    }
-
-    pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }
 }
@@ -121,42 +88,8 @@ impl ServiceSeries {
                 "Connections to endpoints that could not be made.",
                 &self.connect_failures,
             ),
-            (
-                "pillion_outlier_ejections_total",
-                "Endpoints ejected for their failures.",
-                &self.ejections,
-            ),
-            (
-                "pillion_circuit_overflows_total",
-                "Requests refused at a circuit limit.",
-                &self.overflows,
-            ),
         ] {
             scrape.counter(name, help, &labels, count.get());
-        }
-        for (name, help, amount) in [
-            (
-                "pillion_upstream_in_flight",
-                "Attempts whose answer has not ended.",
-                &self.in_flight,
-            ),
-            (
-                "pillion_upstream_pool_connections",
-                "Open connections to endpoints.",
-                &self.connections,
-            ),
-            (
-                "pillion_upstream_pool_idle_connections",
-                "Open connections to endpoints that carry no request.",
-                &self.connections_idle,
-            ),
-            (
-                "pillion_circuit_open",
-                "Circuit limits that are reached now.",
-                &self.circuits_open,
-            ),
-        ] {
-            scrape.gauge(name, help, &labels, amount.get() as f64);
         }
     }
 }
@@ -170,14 +103,10 @@ mod tests {
         let registry = Registry::default();
         let series = registry.services().series("default/shop");
         series.attempts.increment();
-        series.in_flight.increment();
-        series.in_flight.increment();
-        series.in_flight.decrement();
         let text = registry.encode(Format::Prometheus);
         for line in [
             "pillion_upstream_attempts_total{service=\"default/shop\"} 1",
-            "pillion_upstream_in_flight{service=\"default/shop\"} 1",
-            "pillion_circuit_open{service=\"default/shop\"} 0",
+            "pillion_upstream_connects_total{service=\"default/shop\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
