@@ -81,7 +81,8 @@ pub fn wire_problem(problem: &Problem) -> api::Problem {
     api::Problem {
         severity: match problem.severity {
             Severity::Error => api::Severity::Error,
-            Severity::Warning | Severity::Note => api::Severity::Warning,
+            Severity::Warning => api::Severity::Warning,
+            Severity::Note => api::Severity::Note,
         },
         file: Some(problem.file.clone()),
         line: (problem.line > 0).then_some(problem.line),
