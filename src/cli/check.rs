@@ -1,6 +1,6 @@
 //! `pillion check`: every problem of configuration files, before anything runs on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,9 +54,11 @@ impl Report {
         let mut problems = Vec::new();
         let mut kinds = BTreeMap::new();
         let mut mesh = Vec::new();
+        let mut seen = HashSet::new();
         for file in files {
             match source::read(file) {
-                Ok(sources) => mesh.extend(sources),
+                // The same file may be named twice, as itself and by its folder.
+                Ok(sources) => mesh.extend(sources.into_iter().filter(|s| seen.insert(real(s)))),
                 Err(unreadable) => problems.extend(unreadable),
             }
         }
@@ -109,6 +111,11 @@ impl Report {
             serde_json::json!({"ok": ok, "documents": self.kinds, "problems": self.problems});
         writeln!(io::stdout().lock(), "{report:#}")
     }
+}
+
+fn real(source: &Source) -> PathBuf {
+    let path = PathBuf::from(source.origin.to_string());
+    path.canonicalize().unwrap_or(path)
 }
 
 fn count_kinds(mesh: &[Source], kinds: &mut BTreeMap<&'static str, usize>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::compile::{Cache, Placed, compile};
-use super::problem::Problem;
+use super::problem::{Page, Problem, Severity};
 use super::source::Source;
 use super::spec::Document;
 use super::yaml;
@@ -66,10 +66,29 @@ impl Loader {
         })
     }
 
+    /// Every problem, warning and note of these sources taken together.
+    pub fn problems(&mut self, sources: &[Source]) -> Vec<Problem> {
+        match self.load(sources) {
+            Ok(loaded) => loaded.remarks,
+            Err(problems) => problems,
+        }
+    }
+
+    /// Every problem of `current` as it would be with `changed` in it, which takes the place of those of the same kind,
+    /// namespace and name; leave out of `current` what is to be deleted. `current` is the registry's ([`Source::registry`]),
+    /// `changed` is not.
+    pub fn problems_of_change(&mut self, current: &[Source], changed: &[Source]) -> Vec<Problem> {
+        let mut problems = self.problems(&[current, changed].concat());
+        // That a changed document replaces the current one is the very point.
+        problems.retain(|problem| problem.severity != Severity::Note);
+        problems
+    }
+
     fn read<'s>(&mut self, sources: &'s [Source]) -> Vec<Placed<'s>> {
         let mut placed = Vec::new();
         let mut kept = HashMap::with_capacity(self.documents.len());
         for source in sources {
+            let file: Arc<str> = source.origin.to_string().into();
             for part in yaml::split(&source.text) {
                 let key = self.key(source.origin.folder(), part.text);
                 let known = kept.get(&key).or_else(|| self.documents.get(&key));
@@ -79,8 +98,7 @@ impl Loader {
                 kept.insert(key, Arc::clone(&document));
                 placed.push(Placed {
                     origin: &source.origin,
-                    first_line: part.first_line,
-                    text: part.text,
+                    page: Page::new(Arc::clone(&file), part.first_line, part.text),
                     document,
                 });
             }

@@ -3,7 +3,9 @@
 //! Readers collect [`Finding`]s, which know their place inside one document; [`Problem`]s know the file too and are
 //! what users see: as text in the style of a compiler, or as JSON.
 
+use std::cell::OnceCell;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,9 @@ pub enum Severity {
     /// For information.
     Note,
 }
+
+/// Most findings of one document; what is wrong in more places is wrong in the same way.
+pub const FINDINGS_MAX: usize = 500;
 
 /// Most problems that are shown at once.
 pub const PROBLEMS_MAX: usize = 1_000;
@@ -242,6 +247,10 @@ impl Finding {
         Self::new(Severity::Warning, spot, message, hint)
     }
 
+    pub fn note(spot: Spot, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Severity::Note, spot, message, hint)
+    }
+
     fn new(
         severity: Severity,
         spot: Spot,
@@ -255,25 +264,61 @@ impl Finding {
             hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
         }
     }
+}
 
-    /// The problem it is in a file whose line `first_line` is the first of the document `text`.
-    pub fn in_document(&self, file: &str, first_line: u32, text: &str) -> Problem {
-        let mark = self.spot.mark;
-        Problem {
-            severity: self.severity,
-            file: file.to_owned(),
-            line: first_line + mark.line.saturating_sub(1),
-            column: mark.column,
-            path: self.spot.path.clone(),
-            message: self.message.clone(),
-            hint: self.hint.clone(),
-            snippet: snippet(text, mark, self.spot.end),
+/// A document's text at its place in a file, for showing where a finding is.
+pub struct Page<'t> {
+    /// What problems call the file.
+    pub file: Arc<str>,
+    /// The file's line, from 1, that is the document's first.
+    pub first_line: u32,
+    pub text: &'t str,
+    /// Where each line begins, found when the first problem is shown.
+    lines: OnceCell<Vec<usize>>,
+}
+
+impl<'t> Page<'t> {
+    pub fn new(file: impl Into<Arc<str>>, first_line: u32, text: &'t str) -> Self {
+        Self {
+            file: file.into(),
+            first_line,
+            text,
+            lines: OnceCell::new(),
         }
+    }
+
+    /// The problem that a finding of this document is.
+    pub fn problem(&self, finding: &Finding) -> Problem {
+        let mark = finding.spot.mark;
+        Problem {
+            severity: finding.severity,
+            file: self.file.to_string(),
+            line: self.line(mark),
+            column: mark.column,
+            path: finding.spot.path.clone(),
+            message: finding.message.clone(),
+            hint: finding.hint.clone(),
+            snippet: self.snippet(mark, finding.spot.end),
+        }
+    }
+
+    /// The file's line of a place in the document.
+    pub fn line(&self, mark: Mark) -> u32 {
+        self.first_line + mark.line.saturating_sub(1)
+    }
+
+    fn snippet(&self, mark: Mark, end: Mark) -> Option<Snippet> {
+        let lines = self.lines.get_or_init(|| {
+            let after = memchr::memchr_iter(b'\n', self.text.as_bytes()).map(|at| at + 1);
+            std::iter::once(0).chain(after).collect()
+        });
+        let start = *lines.get(mark.line.checked_sub(1)? as usize)?;
+        let line = self.text[start..].lines().next()?;
+        Some(snippet(line, mark, end))
     }
 }
 
-fn snippet(text: &str, mark: Mark, end: Mark) -> Option<Snippet> {
-    let line = text.lines().nth(mark.line.checked_sub(1)? as usize)?;
+fn snippet(line: &str, mark: Mark, end: Mark) -> Snippet {
     let width = line.trim_end().chars().count() as u32;
     let until = if end.line == mark.line {
         end.column
@@ -294,11 +339,11 @@ fn snippet(text: &str, mark: Mark, end: Mark) -> Option<Snippet> {
     let room = (shown.chars().count() as u32 + 1)
         .saturating_sub(from)
         .max(1);
-    Some(Snippet {
+    Snippet {
         text: shown.trim_end().to_owned(),
         from,
         length: length.min(room),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -319,37 +364,60 @@ mod tests {
         )
     }
 
+    fn problem(first_line: u32, text: &str, finding: &Finding) -> Problem {
+        Page::new("mesh.yaml", first_line, text).problem(finding)
+    }
+
     #[test]
     fn a_problem_is_one_line_with_place_path_and_hint() {
-        let problem = finding(2, 9, 1).in_document("mesh.yaml", 13, "retry:\n        0\n");
+        let problem = problem(13, "retry:\n        0\n", &finding(2, 9, 1));
         let line = "mesh.yaml:14:9 rules[2].retry.attempts: 0 means never send; did you mean 1?";
         assert_eq!(problem.to_string(), line);
     }
 
     #[test]
     fn the_snippet_underlines_the_place() {
-        let problem = finding(1, 11, 1).in_document("mesh.yaml", 14, "attempts: 0  # none\n");
+        let problem = problem(14, "attempts: 0  # none\n", &finding(1, 11, 1));
         let text = render(&[problem], false);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[1..],
-            ["    |", " 14 | attempts: 0  # none", "    |           ^"]
-        );
+        let expected = ["    |", " 14 | attempts: 0  # none", "    |           ^"];
+        assert_eq!(lines[1..], expected);
     }
 
     #[test]
     fn a_long_line_is_cut_around_the_place() {
         let text = format!("{}x{}", "a".repeat(500), "b".repeat(500));
-        let problem = finding(1, 501, 1).in_document("mesh.yaml", 1, &text);
-        let snippet = problem.snippet.unwrap();
+        let snippet = problem(1, &text, &finding(1, 501, 1)).snippet.unwrap();
         assert!(snippet.text.len() <= SNIPPET_LENGTH_MAX);
         assert_eq!(snippet.text.as_bytes()[snippet.from as usize - 1], b'x');
     }
 
     #[test]
     fn a_problem_survives_json() {
-        let problem = finding(2, 9, 1).in_document("mesh.yaml", 13, "retry:\n        0\n");
+        let problem = problem(13, "retry:\n        0\n", &finding(2, 9, 1));
         let json = serde_json::to_string(&problem).unwrap();
         assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), problem);
+    }
+
+    #[test]
+    fn beyond_a_limit_problems_are_counted_and_errors_are_kept() {
+        let warning = |line| Finding {
+            severity: Severity::Warning,
+            ..finding(line, 1, 1)
+        };
+        let mut problems: Vec<Problem> = (1..=PROBLEMS_MAX as u32 + 9)
+            .map(|line| problem(1, "", &warning(line)))
+            .collect();
+        problems.push(problem(9_999, "", &finding(1, 1, 1)));
+        Problem::arrange(&mut problems);
+        assert_eq!(problems.len(), PROBLEMS_MAX + 1);
+        assert_eq!(
+            problems.iter().filter(|problem| problem.is_error()).count(),
+            1
+        );
+        assert_eq!(
+            problems[PROBLEMS_MAX].message,
+            "10 more problems are not shown"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Judging documents without loading them, for the registry and `check`.
 
 use super::loader::Loader;
-use super::problem::{Problem, Severity};
+use super::problem::{Page, Problem};
 use super::source::Source;
 use super::spec::Document;
 use super::yaml;
@@ -32,9 +32,13 @@ pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, 
                 text: part.text.trim_matches(['\n', '\r']).to_owned() + "\n",
             }),
             None => {
-                let findings = document.findings.iter();
-                problems
-                    .extend(findings.map(|f| f.in_document(origin, part.first_line, part.text)));
+                let page = Page::new(origin, part.first_line, part.text);
+                problems.extend(
+                    document
+                        .findings
+                        .iter()
+                        .map(|finding| page.problem(finding)),
+                );
             }
         }
     }
@@ -45,19 +49,12 @@ pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, 
     Err(problems)
 }
 
-/// Every problem, warning and note of these sources taken together.
+/// Every problem, warning and note of these sources taken together; [`Loader::problems`] is for doing it again and again.
 pub fn validate(sources: &[Source]) -> Vec<Problem> {
-    match Loader::new().load(sources) {
-        Ok(loaded) => loaded.remarks,
-        Err(problems) => problems,
-    }
+    Loader::new().problems(sources)
 }
 
-/// Every problem of `current` as it would be with `changed` in it, which takes the place of those of the same kind, namespace
-/// and name; leave out of `current` what is to be deleted. `current` is the registry's ([`Source::registry`]), `changed` is not.
+/// As [`Loader::problems_of_change`], once.
 pub fn validate_change(current: &[Source], changed: &[Source]) -> Vec<Problem> {
-    let mut problems = validate(&[current, changed].concat());
-    // That a changed document replaces the current one is the very point.
-    problems.retain(|problem| problem.severity != Severity::Note);
-    problems
+    Loader::new().problems_of_change(current, changed)
 }

@@ -20,6 +20,22 @@ pub struct Service {
     pub tls: Option<UpstreamTls>,
 }
 
+impl Service {
+    /// A service of which nothing but its name is known.
+    pub fn new(name: Name) -> Self {
+        Self {
+            name,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            subsets: Vec::new(),
+            balance: Balance::default(),
+            outlier: Outlier::default(),
+            circuit: Circuit::default(),
+            tls: None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
     pub port: u16,

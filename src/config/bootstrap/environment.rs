@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::problem::{Finding, Problem};
+use crate::config::problem::{Finding, Page, Problem};
 use crate::config::yaml::{self, Entry, Mark, Node, Value};
 
 const PREFIX: &str = "PILLION_";
@@ -140,6 +140,6 @@ pub fn problem(variable: &str, finding: &Finding) -> Problem {
     Problem {
         line: 0,
         column: 0,
-        ..finding.in_document(&format!("environment {variable}"), 1, "")
+        ..Page::new(format!("environment {variable}"), 1, "").problem(finding)
     }
 }

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::decode::{Fields, decode};
-use super::problem::Problem;
+use super::problem::{Page, Problem};
 use super::yaml::{self, Mark, Node, Value};
 use environment::Environment;
 
@@ -186,10 +186,11 @@ fn decode_text<T>(
     } else {
         "environment".to_owned()
     };
+    let page = Page::new(name.as_str(), first_line, part_text);
     problems.extend(findings.iter().map(
         |finding| match environment.variable_of(&finding.spot.path) {
             Some(variable) => environment::problem(variable, finding),
-            None => finding.in_document(&name, first_line, part_text),
+            None => page.problem(finding),
         },
     ));
     if let Some(second) = documents.get(1) {

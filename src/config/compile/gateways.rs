@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::routes::Routes;
 use super::services::{Services, certificate_in};
 use super::{Part, Placed, parts};
+use crate::config::decode::Suggester;
 use crate::config::defaults;
 use crate::config::problem::{Finding, Problem};
 use crate::config::spec::{BackendRef, GatewaySpec, Kind, ListenerProtocol, ListenerSpec, Spec};
@@ -18,6 +19,7 @@ pub struct Gateways<'p> {
     list: Vec<Part<'p, GatewaySpec>>,
     by_name: HashMap<Name, usize>,
     by_namespace: HashMap<Arc<str>, Vec<usize>>,
+    suggester: &'p Suggester,
 }
 
 /// A listener of a gateway, by position.
@@ -27,7 +29,7 @@ pub struct ListenerId {
     pub listener: usize,
 }
 
-pub fn gateways<'p>(chosen: &[&'p Placed<'p>]) -> Gateways<'p> {
+pub fn gateways<'p>(chosen: &[&'p Placed<'p>], suggester: &'p Suggester) -> Gateways<'p> {
     let list = parts(chosen, Kind::Gateway, |spec| match spec {
         Spec::Gateway(spec) => Some(spec),
         _ => None,
@@ -45,6 +47,7 @@ pub fn gateways<'p>(chosen: &[&'p Placed<'p>]) -> Gateways<'p> {
         by_name: by_name.collect(),
         list,
         by_namespace,
+        suggester,
     }
 }
 
@@ -53,8 +56,11 @@ impl<'p> Gateways<'p> {
         self.by_name.get(name).copied()
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &Name> {
-        self.by_name.keys()
+    /// The gateway of a namespace that a name that leads nowhere probably means.
+    pub fn near(&self, name: &Name) -> Option<&str> {
+        let known = self.of_namespace(&name.namespace).iter();
+        let known = known.map(|gateway| &*self.name(*gateway).name);
+        self.suggester.closest(&name.name, known)
     }
 
     pub fn of_namespace(&self, namespace: &str) -> &[usize] {
@@ -82,7 +88,7 @@ impl<'p> Gateways<'p> {
 pub fn binds(
     gateways: &Gateways<'_>,
     routes: &Routes,
-    services: &Services,
+    services: &Services<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Bind>> {
     let mut sockets: BTreeMap<SocketAddr, Socket<'_, '_>> = BTreeMap::new();
@@ -124,7 +130,7 @@ fn check_names(gateway: &Part<'_, GatewaySpec>, problems: &mut Vec<Problem>) {
         if !names.insert(&listener.name) {
             let message = format!("the listener `{}` is there twice", listener.name);
             let finding = Finding::error(listener.spot.clone(), message, "give it another name");
-            problems.push(gateway.placed.problem(&finding));
+            problems.push(gateway.placed.page.problem(&finding));
         }
     }
 }
@@ -152,7 +158,7 @@ impl<'g, 'p> Socket<'g, 'p> {
                 other.gateway.name()
             );
             let finding = Finding::error(member.spec.spot.clone(), message, hint);
-            problems.push(member.gateway.placed.problem(&finding));
+            problems.push(member.gateway.placed.page.problem(&finding));
             return;
         }
         self.hostnames
@@ -205,7 +211,7 @@ fn listener(
     gateway: &Part<'_, GatewaySpec>,
     spec: &ListenerSpec,
     routes: &[Arc<Route>],
-    services: &Services,
+    services: &Services<'_>,
     problems: &mut Vec<Problem>,
 ) -> Listener {
     let routes = match &spec.backend {
@@ -234,7 +240,7 @@ fn listener(
 fn tcp_route(
     gateway: &Part<'_, GatewaySpec>,
     backend: &BackendRef,
-    services: &Services,
+    services: &Services<'_>,
     problems: &mut Vec<Problem>,
 ) -> Route {
     let name = gateway.name();
@@ -248,7 +254,7 @@ fn tcp_route(
         Ok(cluster) => BackendTarget::Cluster(cluster),
         Err(why) => {
             let finding = Finding::error(backend.spot.clone(), &why.message, &why.hint);
-            problems.push(gateway.placed.problem(&finding));
+            problems.push(gateway.placed.page.problem(&finding));
             BackendTarget::Invalid(why.message.into())
         }
     };

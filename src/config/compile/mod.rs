@@ -9,7 +9,8 @@ mod services;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::problem::{Finding, Problem, Severity};
+use super::decode::Suggester;
+use super::problem::{Finding, Page, Problem};
 use super::source::Origin;
 use super::spec::{Document, Head, Identity, Kind, Spec};
 use crate::model::{Name, Snapshot};
@@ -20,15 +21,8 @@ use services::CachedService;
 /// A document at its place in a source.
 pub struct Placed<'s> {
     pub origin: &'s Origin,
-    pub first_line: u32,
-    pub text: &'s str,
+    pub page: Page<'s>,
     pub document: Arc<Document>,
-}
-
-impl Placed<'_> {
-    pub fn problem(&self, finding: &Finding) -> Problem {
-        finding.in_document(&self.origin.to_string(), self.first_line, self.text)
-    }
 }
 
 /// What was compiled the time before.
@@ -56,11 +50,12 @@ pub fn compile(placed: &[Placed<'_>], cache: &mut Cache) -> (Snapshot, Vec<Probl
     let mut problems = Vec::new();
     for document in placed {
         let findings = document.document.findings.iter();
-        problems.extend(findings.map(|finding| document.problem(finding)));
+        problems.extend(findings.map(|finding| document.page.problem(finding)));
     }
     let chosen = choose(placed, &mut problems);
-    let services = services::compile(&chosen, &mut cache.services, &mut problems);
-    let gateways = gateways::gateways(&chosen);
+    let suggester = Suggester::default();
+    let services = services::compile(&chosen, &suggester, &mut cache.services, &mut problems);
+    let gateways = gateways::gateways(&chosen, &suggester);
     let routes = routes::compile(
         &chosen,
         &services,
@@ -80,59 +75,49 @@ pub fn compile(placed: &[Placed<'_>], cache: &mut Cache) -> (Snapshot, Vec<Probl
 
 /// One document for each identity: a file's before the registry's; two of a kind are a problem.
 fn choose<'p>(placed: &'p [Placed<'p>], problems: &mut Vec<Problem>) -> Vec<&'p Placed<'p>> {
-    let mut chosen: HashMap<&Identity, usize> = HashMap::with_capacity(placed.len());
+    let mut chosen: HashMap<&Identity, (usize, &Head)> = HashMap::with_capacity(placed.len());
     for (index, document) in placed.iter().enumerate() {
         let Some(head) = &document.document.head else {
             continue;
         };
-        let Some(&first) = chosen.get(&head.identity) else {
-            chosen.insert(&head.identity, index);
+        let Some(&(before, head_before)) = chosen.get(&head.identity) else {
+            chosen.insert(&head.identity, (index, head));
             continue;
         };
-        let winner = match (
-            placed[first].origin.is_registry(),
-            document.origin.is_registry(),
-        ) {
-            (true, false) => index,
-            _ => first,
-        };
-        let loser = if winner == index { first } else { index };
-        problems.push(clash(&placed[winner], &placed[loser], head));
-        chosen.insert(&head.identity, winner);
+        let (one, other) = ((&placed[before], head_before), (document, head));
+        if placed[before].origin.is_registry() && !document.origin.is_registry() {
+            chosen.insert(&head.identity, (index, head));
+            problems.push(clash(other, one));
+        } else {
+            problems.push(clash(one, other));
+        }
     }
-    let mut chosen: Vec<usize> = chosen.into_values().collect();
+    let mut chosen: Vec<usize> = chosen.into_values().map(|(index, _)| index).collect();
     chosen.sort_unstable();
     chosen.into_iter().map(|index| &placed[index]).collect()
 }
 
-fn clash(winner: &Placed<'_>, loser: &Placed<'_>, head: &Head) -> Problem {
+/// What is to say of a document in whose place another of its identity is used.
+fn clash(winner: (&Placed<'_>, &Head), loser: (&Placed<'_>, &Head)) -> Problem {
+    let (placed, head) = loser;
     let identity = &head.identity;
-    let spot = match &loser.document.head {
-        Some(head) => head.spot.clone(),
-        None => Default::default(),
-    };
-    let line = winner.first_line
-        + winner
-            .document
-            .head
-            .as_ref()
-            .map_or(0, |head| head.spot.mark.line.saturating_sub(1));
-    let place = format!("{}:{line}", winner.origin);
-    let mut finding = if loser.origin.is_registry() && !winner.origin.is_registry() {
+    let place = format!(
+        "{}:{}",
+        winner.0.origin,
+        winner.0.page.line(winner.1.spot.mark)
+    );
+    let finding = if placed.origin.is_registry() && !winner.0.origin.is_registry() {
         let message = format!("{identity} of the registry is not used");
-        Finding::warning(
-            spot,
+        Finding::note(
+            head.spot.clone(),
             message,
-            format!("the file's takes its place: {place}"),
+            format!("{place} takes its place"),
         )
     } else {
         let message = format!("{identity} is there twice");
-        Finding::error(spot, message, format!("the first is {place}"))
+        Finding::error(head.spot.clone(), message, format!("the first is {place}"))
     };
-    if finding.severity == Severity::Warning {
-        finding.severity = Severity::Note;
-    }
-    loser.problem(&finding)
+    placed.page.problem(&finding)
 }
 
 /// The parts of one kind, of those documents that could be read.

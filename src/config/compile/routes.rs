@@ -4,7 +4,6 @@ use std::sync::Arc;
 use super::gateways::{Gateways, ListenerId};
 use super::services::{Services, Unresolved};
 use super::{Part, Placed, parts};
-use crate::config::decode::closest;
 use crate::config::problem::{Finding, Problem};
 use crate::config::source::Origin;
 use crate::config::spec::{
@@ -33,7 +32,7 @@ impl Routes {
 
 pub fn compile<'p>(
     chosen: &[&'p Placed<'p>],
-    services: &Services,
+    services: &Services<'_>,
     gateways: &Gateways<'p>,
     cache: &mut HashMap<Name, CachedRoute>,
     problems: &mut Vec<Problem>,
@@ -60,7 +59,7 @@ pub fn compile<'p>(
             compiler
                 .findings
                 .iter()
-                .map(|finding| part.placed.problem(finding)),
+                .map(|finding| part.placed.page.problem(finding)),
         );
         reach.attach(&route, gateways, &mut routes);
         let document = Arc::clone(&part.placed.document);
@@ -133,7 +132,7 @@ fn is_below(host: &str, suffix: &str) -> bool {
 
 struct RouteCompiler<'c, 'p> {
     part: &'c Part<'p, RouteSpec>,
-    services: &'c Services,
+    services: &'c Services<'c>,
     gateways: &'c Gateways<'p>,
     findings: Vec<Finding>,
 }
@@ -196,11 +195,7 @@ impl RouteCompiler<'_, '_> {
             name: Arc::clone(&parent.name),
         };
         let Some(gateway) = self.gateways.named(&name) else {
-            let same = self
-                .gateways
-                .names()
-                .filter(|known| known.namespace == name.namespace);
-            let hint = match closest(&name.name, same.map(|known| &*known.name)) {
+            let hint = match self.gateways.near(&name) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "add a document `kind: Gateway` of that name".to_owned(),
             };

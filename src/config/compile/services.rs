@@ -1,13 +1,13 @@
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Part, Placed, parts};
+use crate::config::decode::Suggester;
 use crate::config::problem::{Finding, Problem, Spot};
 use crate::config::spec::{Document, Kind, KubernetesServiceSpec, ServiceSpec, Spec};
-use crate::model::{
-    Balance, Certificate, Circuit, ClusterKey, Name, Outlier, Port, Service, Subset, UpstreamTls,
-};
+use crate::model::{Certificate, ClusterKey, Name, Port, Service, Subset, UpstreamTls};
 
 /// A service as it was compiled, and the documents it was compiled from.
 pub struct CachedService {
@@ -17,8 +17,11 @@ pub struct CachedService {
 }
 
 /// All services and what their subsets are called.
-pub struct Services {
+pub struct Services<'s> {
     pub compiled: HashMap<Name, Arc<Service>>,
+    /// Made when the first reference leads nowhere.
+    names: OnceCell<Names>,
+    suggester: &'s Suggester,
     /// A subset's name, in its service's namespace, to the service.
     subsets: HashMap<Name, Name>,
 }
@@ -30,11 +33,12 @@ struct Documents<'p> {
     kubernetes: Option<Part<'p, KubernetesServiceSpec>>,
 }
 
-pub fn compile<'p>(
+pub fn compile<'p, 's>(
     chosen: &[&'p Placed<'p>],
+    suggester: &'s Suggester,
     cache: &mut HashMap<Name, CachedService>,
     problems: &mut Vec<Problem>,
-) -> Services {
+) -> Services<'s> {
     let documents = by_name(chosen);
     let subsets = subsets(&documents, problems);
     let mut compiled = HashMap::with_capacity(documents.len());
@@ -48,7 +52,12 @@ pub fn compile<'p>(
         kept.insert(name, cached);
     }
     *cache = kept;
-    Services { compiled, subsets }
+    Services {
+        compiled,
+        subsets,
+        names: OnceCell::new(),
+        suggester,
+    }
 }
 
 fn by_name<'p>(chosen: &[&'p Placed<'p>]) -> HashMap<Name, Documents<'p>> {
@@ -84,7 +93,13 @@ fn subsets(
         .collect();
     ours.sort_by_key(|part| part.name());
     for part in ours {
-        for (subset, spot) in &part.spec.subsets {
+        for (subset, spot) in part
+            .spec
+            .service
+            .subsets
+            .iter()
+            .zip(&part.spec.subset_spots)
+        {
             let service = part.name();
             let name = Name {
                 namespace: Arc::clone(&service.namespace),
@@ -97,7 +112,7 @@ fn subsets(
             };
             match taken {
                 Some(other) => {
-                    problems.push(part.placed.problem(&taken_name(spot, subset, &other)))
+                    problems.push(part.placed.page.problem(&taken_name(spot, subset, &other)))
                 }
                 None => {
                     subsets.insert(name, service.clone());
@@ -133,77 +148,54 @@ impl Documents<'_> {
     fn compile(&self, name: &Name) -> CachedService {
         let ours = self.ours.as_ref();
         let kubernetes = self.kubernetes.as_ref();
-        let service = match ours {
-            Some(part) => from_ours(name, part),
-            None => bare(name),
+        let written = match ours {
+            Some(part) => in_folder(&part.spec.service, part.placed.origin.folder()),
+            None => Arc::new(Service::new(name.clone())),
         };
-        let ports = kubernetes.map_or(&[][..], |part| &part.spec.ports);
-        let service = Service {
-            ports: merge(service.ports, ports),
-            ..service
+        let service = match kubernetes {
+            Some(part) => with_ports(written, &part.spec.ports),
+            None => written,
         };
         CachedService {
             ours: ours.map(|part| Arc::clone(&part.placed.document)),
             kubernetes: kubernetes.map(|part| Arc::clone(&part.placed.document)),
-            service: Arc::new(service),
+            service,
         }
     }
 }
 
-fn from_ours(name: &Name, part: &Part<'_, ServiceSpec>) -> Service {
-    let spec = part.spec;
-    let folder = part.placed.origin.folder();
-    let mut subsets: Vec<Subset> = spec
-        .subsets
-        .iter()
-        .map(|(subset, _)| subset.clone())
-        .collect();
-    subsets.sort_by(|a, b| a.name.cmp(&b.name));
-    Service {
-        name: name.clone(),
-        ports: spec.ports.clone(),
-        endpoints: spec.endpoints.clone(),
-        subsets,
-        balance: spec.balance.clone(),
-        outlier: spec.outlier.clone(),
-        circuit: spec.circuit.clone(),
-        tls: spec.tls.as_ref().map(|tls| in_folder(tls, folder)),
-    }
-}
-
-fn bare(name: &Name) -> Service {
-    Service {
-        name: name.clone(),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        subsets: Vec::new(),
-        balance: Balance::default(),
-        outlier: Outlier::default(),
-        circuit: Circuit::default(),
-        tls: None,
-    }
+fn with_ports(service: Arc<Service>, kubernetes: &[Port]) -> Arc<Service> {
+    let mut service = Arc::unwrap_or_clone(service);
+    merge(&mut service.ports, kubernetes);
+    Arc::new(service)
 }
 
 /// Our ports first; where both name a port, ours says its protocol, if it does.
-fn merge(mut ports: Vec<Port>, kubernetes: &[Port]) -> Vec<Port> {
+fn merge(ports: &mut Vec<Port>, kubernetes: &[Port]) {
     for port in kubernetes {
         match ports.iter_mut().find(|ours| ours.port == port.port) {
             Some(ours) => ours.protocol = ours.protocol.or(port.protocol),
             None => ports.push(port.clone()),
         }
     }
-    ports
 }
 
-fn in_folder(tls: &UpstreamTls, folder: &Path) -> UpstreamTls {
-    UpstreamTls {
+fn in_folder(service: &Arc<Service>, folder: &Path) -> Arc<Service> {
+    let Some(tls) = &service.tls else {
+        return Arc::clone(service);
+    };
+    let tls = UpstreamTls {
         sni: tls.sni.clone(),
         ca: tls.ca.as_ref().map(|ca| folder.join(ca)),
         certificate: tls
             .certificate
             .as_ref()
             .map(|pair| certificate_in(pair, folder)),
-    }
+    };
+    Arc::new(Service {
+        tls: Some(tls),
+        ..Service::clone(service)
+    })
 }
 
 /// Paths as the process opens them: a relative one starts from the folder of the file it is written in.
@@ -215,7 +207,7 @@ pub fn certificate_in(certificate: &Certificate, folder: &Path) -> Certificate {
     }
 }
 
-impl Services {
+impl Services<'_> {
     /// What a reference means: a service, or a subset of one; the port must be one of the service's, if it lists any.
     pub fn resolve(&self, name: &Name, port: Option<u16>) -> Result<ClusterKey, Unresolved> {
         let (service, subset) = match (self.compiled.get(name), self.subsets.get(name)) {
@@ -245,21 +237,47 @@ impl Services {
     }
 
     fn unknown(&self, name: &Name) -> Unresolved {
-        let all = self.compiled.keys().chain(self.subsets.keys());
-        let near = all
-            .clone()
-            .filter(|known| known.namespace == name.namespace);
-        let near = crate::config::decode::closest(&name.name, near.map(|known| &*known.name));
-        let elsewhere = all.clone().find(|known| known.name == name.name);
-        let hint = match (near, elsewhere) {
+        let names = self
+            .names
+            .get_or_init(|| Names::of(self.compiled.keys().chain(self.subsets.keys())));
+        let near = names.by_namespace.get(&name.namespace).and_then(|names| {
+            self.suggester
+                .closest(&name.name, names.iter().map(|known| &**known))
+        });
+        let hint = match (near, names.namespace_of.get(&name.name)) {
             (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, Some(known)) => format!("did you mean `namespace: {}`?", known.namespace),
+            (None, Some(namespace)) => format!("did you mean `namespace: {namespace}`?"),
             (None, None) => "add a document `kind: Service` of that name".to_owned(),
         };
         Unresolved {
             message: format!("there is no service or subset {name}"),
             hint,
         }
+    }
+}
+
+/// What there is to refer to, for suggestions.
+#[derive(Default)]
+struct Names {
+    by_namespace: HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// The first namespace that has a name.
+    namespace_of: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Names {
+    fn of<'n>(all: impl Iterator<Item = &'n Name>) -> Self {
+        let mut names = Names::default();
+        let mut all: Vec<&Name> = all.collect();
+        all.sort();
+        for Name { namespace, name } in all {
+            let known = names.by_namespace.entry(Arc::clone(namespace)).or_default();
+            known.push(Arc::clone(name));
+            names
+                .namespace_of
+                .entry(Arc::clone(name))
+                .or_insert_with(|| Arc::clone(namespace));
+        }
+        names
     }
 }
 

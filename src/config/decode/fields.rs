@@ -11,6 +11,8 @@ pub struct Fields<'a, 'c> {
     known: Vec<&'static str>,
     /// Keys that are known to the standard but not built, with what to say of them.
     not_built: Vec<(&'static str, &'static str)>,
+    /// What to say of a key that is like none of those known.
+    otherwise: Option<&'static str>,
 }
 
 impl<'a, 'c> Fields<'a, 'c> {
@@ -21,6 +23,7 @@ impl<'a, 'c> Fields<'a, 'c> {
             seen: vec![false; entries.len()],
             known: Vec::new(),
             not_built: Vec::new(),
+            otherwise: None,
         }
     }
 
@@ -102,6 +105,11 @@ impl<'a, 'c> Fields<'a, 'c> {
         self.not_built.extend(keys);
     }
 
+    /// What to say of a key that is like none of those known, in place of listing them.
+    pub fn otherwise(&mut self, advice: &'static str) {
+        self.otherwise = Some(advice);
+    }
+
     /// The unknown key that was probably meant by one that is missing.
     fn suspect(&self, key: &str) -> String {
         let unseen = self
@@ -122,27 +130,31 @@ impl<'a, 'c> Fields<'a, 'c> {
             .zip(&self.seen)
             .filter(|(_, seen)| !**seen);
         for (entry, _) in unseen {
-            let spot = self
-                .cursor
-                .spot_of_key(&entry.key, entry.key_mark, entry.key_end);
-            let message = format!("unknown key `{}`", entry.key);
-            let finding = Finding::error(spot, message, self.hint(&entry.key));
-            self.cursor.report(finding);
+            self.cursor.report(|| self.unknown(entry));
         }
+    }
+
+    fn unknown(&self, entry: &Entry<'_>) -> Finding {
+        let spot = self
+            .cursor
+            .spot_of_key(&entry.key, entry.key_mark, entry.key_end);
+        let message = format!("unknown key `{}`", entry.key);
+        Finding::error(spot, message, self.hint(&entry.key))
     }
 
     fn hint(&self, key: &str) -> String {
         if let Some((_, advice)) = self.not_built.iter().find(|(name, _)| *name == key) {
             return format!("not built yet{advice}");
         }
-        match closest(key, self.known.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => {
-                let mut known = self.known.clone();
-                known.sort_unstable();
-                known.dedup();
-                format!("known here: {}", known.join(", "))
-            }
+        if let Some(meant) = closest(key, self.known.iter().copied()) {
+            return format!("did you mean `{meant}`?");
         }
+        if let Some(advice) = self.otherwise {
+            return advice.to_owned();
+        }
+        let mut known = self.known.clone();
+        known.sort_unstable();
+        known.dedup();
+        format!("known here: {}", known.join(", "))
     }
 }

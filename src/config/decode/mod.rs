@@ -12,15 +12,12 @@ mod suggest;
 use std::cell::RefCell;
 use std::fmt;
 
-use super::problem::{Finding, Spot};
+use super::problem::{FINDINGS_MAX, Finding, Spot};
 use super::yaml::{Mark, Node, Value};
 
 pub use fields::Fields;
 pub use mesh::is_dns_name;
-pub use suggest::closest;
-
-/// Most findings of one document; what is wrong in more places is wrong in the same way.
-pub const FINDINGS_MAX: usize = 500;
+pub use suggest::{Suggester, closest};
 
 /// A node, the way to it, and where to report what is wrong with it.
 #[derive(Clone, Copy)]
@@ -77,18 +74,19 @@ impl<'a> Cursor<'a> {
 
     /// Reports an error here, and gives the None that readers answer with.
     pub fn error<T>(self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
-        self.report(Finding::error(self.spot(), message, hint));
+        self.report(|| Finding::error(self.spot(), message, hint));
         None
     }
 
     pub fn warning(self, message: impl Into<String>, hint: impl Into<String>) {
-        self.report(Finding::warning(self.spot(), message, hint));
+        self.report(|| Finding::warning(self.spot(), message, hint));
     }
 
-    fn report(self, finding: Finding) {
-        let mut findings = self.findings.borrow_mut();
-        if findings.len() < FINDINGS_MAX {
-            findings.push(finding);
+    /// `finding` is called only where there is room for one more.
+    fn report(self, finding: impl FnOnce() -> Finding) {
+        if self.findings.borrow().len() < FINDINGS_MAX {
+            let finding = finding();
+            self.findings.borrow_mut().push(finding);
         }
     }
 

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 /// The candidate that `word` most probably means: near by edit distance, the same but for case and separators, or the only
 /// one that begins or ends with it.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
@@ -27,6 +29,31 @@ pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
 
 /// Shorter words begin and end too many others.
 const PART_LENGTH_MIN: usize = 4;
+
+/// Most names that all suggestions of one load are looked for among, as thousands of wrong references to thousands of
+/// services would take forever otherwise; then there are no more suggestions.
+const COMPARED_MAX: usize = 1_000_000;
+
+/// Suggestions among many names, within [`COMPARED_MAX`].
+#[derive(Default)]
+pub struct Suggester {
+    compared: Cell<usize>,
+}
+
+impl Suggester {
+    pub fn closest<'c>(
+        &self,
+        word: &str,
+        candidates: impl ExactSizeIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
+        let compared = self.compared.get() + candidates.len();
+        if compared > COMPARED_MAX {
+            return None;
+        }
+        self.compared.set(compared);
+        closest(word, candidates)
+    }
+}
 
 /// Words longer than this are not compared.
 const WORD_LENGTH_MAX: usize = 64;

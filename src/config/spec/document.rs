@@ -114,11 +114,18 @@ fn document(fields: &mut Fields<'_, '_>) -> (Option<Head>, Option<Spec>) {
         Form::Short => short_head(fields, kind),
         Form::Full => full_head(fields, kind),
     };
+    // Without a name there is no head, so nobody will see this one.
+    let name = head
+        .as_ref()
+        .map_or_else(|| Name::local(""), |head| head.identity.name.clone());
     let spec = match form {
-        Form::Short => spec(kind, fields),
+        Form::Short => spec(kind, name, fields),
         Form::Full => {
             fields.ignore(&["status"]);
-            fields.required("spec", |cursor| cursor.fields(|fields| spec(kind, fields)))
+            fields.otherwise("beside `metadata`, fields stand under `spec`");
+            fields.required("spec", |cursor| {
+                cursor.fields(|fields| spec(kind, name, fields))
+            })
         }
     };
     (head, spec)
@@ -216,11 +223,11 @@ fn timestamp(cursor: Cursor<'_>) -> Option<i64> {
     }
 }
 
-fn spec(kind: Kind, fields: &mut Fields<'_, '_>) -> Option<Spec> {
+fn spec(kind: Kind, name: Name, fields: &mut Fields<'_, '_>) -> Option<Spec> {
     Some(match kind {
         Kind::Gateway => Spec::Gateway(super::gateway::read(fields)),
         Kind::HttpRoute => Spec::HttpRoute(super::route::read(fields)),
-        Kind::Service => Spec::Service(super::service::read(fields)),
+        Kind::Service => Spec::Service(super::service::read(fields, name)),
         Kind::KubernetesService => Spec::KubernetesService(super::kubernetes_service::read(fields)),
     })
 }

@@ -6,27 +6,30 @@ use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, Circuit, Endpoint, EndpointState, Outlier, Policy, Port, Subset, UpstreamTls,
+    Address, Balance, Circuit, Endpoint, EndpointState, Name, Outlier, Policy, Port, Service,
+    Subset, UpstreamTls,
 };
 
 /// Our `Service`.
 #[derive(Debug)]
 pub struct ServiceSpec {
-    pub ports: Vec<Port>,
-    pub endpoints: Vec<Endpoint>,
-    pub subsets: Vec<(Subset, Spot)>,
-    pub balance: Balance,
-    pub outlier: Outlier,
-    pub circuit: Circuit,
-    pub tls: Option<UpstreamTls>,
+    /// As the model has it, but for relative paths; shared with the snapshot where nothing is to be added.
+    pub service: Arc<Service>,
+    /// Where each of its subsets is written.
+    pub subset_spots: Vec<Spot>,
 }
 
-pub(super) fn read(fields: &mut Fields<'_, '_>) -> ServiceSpec {
+pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
     fields.not_built(&[("health", ""), ("lane", ""), ("failover", "")]);
-    ServiceSpec {
-        ports: fields.optional("ports", ports).unwrap_or_default(),
-        endpoints: fields.optional("endpoints", endpoints).unwrap_or_default(),
-        subsets: fields.optional("subsets", subsets).unwrap_or_default(),
+    let ports = fields.optional("ports", ports);
+    let endpoints = fields.optional("endpoints", endpoints);
+    let subsets = fields.optional("subsets", subsets).unwrap_or_default();
+    let (subsets, subset_spots) = subsets.into_iter().unzip();
+    let service = Service {
+        name,
+        ports: ports.unwrap_or_default(),
+        endpoints: endpoints.unwrap_or_default(),
+        subsets,
         balance: fields.optional("balance", balance).unwrap_or_default(),
         outlier: fields
             .optional("outlier", |c| c.fields(outlier))
@@ -35,6 +38,10 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> ServiceSpec {
             .optional("circuit", |c| c.fields(circuit))
             .unwrap_or_default(),
         tls: fields.optional("tls", |c| c.fields(tls)),
+    };
+    ServiceSpec {
+        service: Arc::new(service),
+        subset_spots,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::{DEPTH_MAX, DOCUMENT_BYTES_MAX, Entry, Mark, NODES_MAX, Node, Value};
-use crate::config::problem::{Finding, Spot};
+use crate::config::problem::{FINDINGS_MAX, Finding, Spot};
 
 /// Reads one document. None where it cannot be read at all; the findings say why.
 ///
@@ -149,7 +149,7 @@ impl<'t> Builder<'t> {
         let Some(tag) = tag else { return };
         if !(tag.is_yaml_core_schema() && allowed.contains(&tag.suffix.as_str())) {
             let message = format!("the tag `{tag}` means nothing here");
-            self.findings.push(fatal(span, &message, "leave it out"));
+            self.report(fatal(span, &message, "leave it out"));
         }
     }
 
@@ -208,7 +208,7 @@ impl<'t> Builder<'t> {
             Value::Null => Cow::Borrowed("null"),
             Value::Sequence(_) | Value::Mapping(_) => {
                 let finding = Finding::error(spot, "a key must be a single value", "quote it");
-                return self.findings.push(finding);
+                return self.report(finding);
             }
         };
         let entry = Entry {
@@ -224,7 +224,13 @@ impl<'t> Builder<'t> {
                 1 => "the first is a line above".to_owned(),
                 lines => format!("the first is {lines} lines above"),
             };
-            self.findings.push(Finding::error(spot, message, hint));
+            self.report(Finding::error(spot, message, hint));
+        }
+    }
+
+    fn report(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
         }
     }
 
