@@ -15,6 +15,7 @@ use super::documents::{Documents, wire_problem};
 use super::view;
 use crate::admin;
 use crate::api::{ClientOptions, InstanceState};
+use crate::base::memory;
 use crate::config::bootstrap;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
@@ -29,6 +30,8 @@ use crate::telemetry::metrics::{Counter, Gauge, Registry};
 
 /// Looking after certificate files and the like.
 const TICK: Duration = Duration::from_secs(1);
+/// By then everything that only the start needs has run.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How often the last connections are counted while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -336,6 +339,8 @@ impl Process {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut tick = tokio::time::interval(TICK);
+        let mut settled = std::pin::pin!(tokio::time::sleep(SETTLED));
+        let mut started = true;
         let status = self.status.clone();
         loop {
             tokio::select! {
@@ -359,6 +364,10 @@ impl Process {
                         self.plane.set_endpoints(update);
                     }
                     change.applied();
+                }
+                () = &mut settled, if started => {
+                    started = false;
+                    memory::release_startup_code();
                 }
                 _ = tick.tick() => {
                     for error in self.plane.reload_certificates() {

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod buffer;
 pub mod ewma;
+pub mod memory;
 pub mod net;
 pub mod rng;
 pub mod timer;

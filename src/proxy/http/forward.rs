@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::attempt::{self, Answered};
 use super::body::{CopyError, Cut, Size};
@@ -95,7 +96,13 @@ pub async fn serve<D: Downstream>(
     scratch: &mut Scratch,
 ) -> Served {
     let mut exchange = session.begin();
-    match walk(session, down, scratch, &mut exchange).await {
+    let walked = if tracing::enabled!(tracing::Level::DEBUG) {
+        let span = request_span(session, &scratch.request);
+        Box::pin(walk(session, down, scratch, &mut exchange).instrument(span)).await
+    } else {
+        walk(session, down, scratch, &mut exchange).await
+    };
+    match walked {
         Ok(Served::Tunnel(mut tunnel)) => {
             tunnel.record = Some((exchange, std::mem::take(&mut scratch.request)));
             Served::Tunnel(tunnel)
@@ -110,6 +117,17 @@ pub async fn serve<D: Downstream>(
             served
         }
     }
+}
+
+/// One span a request, where anybody looks at spans: what happens to it is logged inside.
+fn request_span(session: &Session, request: &RequestHead) -> tracing::Span {
+    tracing::debug_span!(
+        "request",
+        peer = %session.peer,
+        method = %request.method.as_str(),
+        authority = %String::from_utf8_lossy(request.authority()),
+        path = %String::from_utf8_lossy(request.path()),
+    )
 }
 
 async fn end<D: Downstream>(

@@ -78,6 +78,8 @@ pub struct Writer {
     stream: SendStream<Bytes>,
     /// Bytes still to come, where the head promised a number.
     left: Option<u64>,
+    /// The last piece, held back until it is known whether it ends the body: one frame less in the common case.
+    held: Bytes,
     ended: bool,
     was_reset: bool,
 }
@@ -93,6 +95,7 @@ impl Writer {
         Self {
             stream,
             left,
+            held: Bytes::new(),
             ended: size == Size::None,
             was_reset: false,
         }
@@ -118,9 +121,13 @@ impl Writer {
         })
     }
 
-    fn send(&mut self, bytes: Bytes, end: bool) -> Result<(), Cut> {
-        self.ended |= end;
-        self.stream.send_data(bytes, end).map_err(cut)
+    /// Sends what is held back, if anything.
+    fn release(&mut self) -> Result<(), Cut> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut self.held);
+        self.stream.send_data(held, false).map_err(cut)
     }
 }
 
@@ -136,6 +143,7 @@ impl Sink for Writer {
                 return Poll::Ready(Err(Cut::Malformed("body longer than its content-length")));
             }
         }
+        self.release()?;
         self.stream.reserve_capacity(allowed);
         let mut capacity = self.stream.capacity();
         while capacity == 0 {
@@ -149,14 +157,13 @@ impl Sink for Writer {
         if let Some(left) = &mut self.left {
             *left -= count as u64;
         }
-        // Trailers may follow, so the end is announced by `poll_finish`.
-        self.send(Bytes::copy_from_slice(&bytes[..count]), false)?;
+        self.held = Bytes::copy_from_slice(&bytes[..count]);
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         // The connection's own task writes; it has been woken.
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.release())
     }
 
     fn poll_finish(
@@ -170,16 +177,18 @@ impl Sink for Writer {
         if self.left.is_some_and(|left| left > 0) {
             return Poll::Ready(Err(Cut::Malformed("body shorter than its content-length")));
         }
-        match trailers
-            .map(head::header_map_of_trailers)
-            .filter(|map: &HeaderMap| !map.is_empty())
-        {
+        let trailers = trailers.map(head::header_map_of_trailers);
+        match trailers.filter(|map: &HeaderMap| !map.is_empty()) {
             Some(map) => {
-                self.ended = true;
+                self.release()?;
                 self.stream.send_trailers(map).map_err(cut)?;
             }
-            None => self.send(Bytes::new(), true)?,
+            None => {
+                let last = std::mem::take(&mut self.held);
+                self.stream.send_data(last, true).map_err(cut)?;
+            }
         }
+        self.ended = true;
         Poll::Ready(Ok(()))
     }
 }

@@ -1,5 +1,6 @@
 //! Heads between the `h2` crate's form and ours, in both directions.
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method as HttpMethod, StatusCode, Uri, uri};
 
@@ -113,37 +114,39 @@ pub fn content_length(fields: &Fields) -> Option<u64> {
 }
 
 fn read_fields(map: &HeaderMap, fields: &mut Fields) {
-    // Cookie crumbs become one field again (RFC 9113, section 8.2.3).
-    let crumbs = map.get_all(http::header::COOKIE).iter().nth(1).is_some();
+    let mut cookie: Option<Vec<u8>> = None;
     for (name, value) in map {
-        if crumbs && name == http::header::COOKIE {
+        if name != http::header::COOKIE {
+            fields.push(name.as_str().as_bytes(), value.as_bytes());
             continue;
         }
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
-    }
-    if crumbs {
-        let mut cookie = Vec::new();
-        for crumb in map.get_all(http::header::COOKIE) {
-            if !cookie.is_empty() {
+        // Cookie crumbs become one field again (RFC 9113, section 8.2.3).
+        match &mut cookie {
+            Some(cookie) => {
                 cookie.extend_from_slice(b"; ");
+                cookie.extend_from_slice(value.as_bytes());
             }
-            cookie.extend_from_slice(crumb.as_bytes());
+            None => cookie = Some(value.as_bytes().to_vec()),
         }
+    }
+    if let Some(cookie) = cookie {
         fields.push(b"cookie", &cookie);
     }
 }
 
 fn write_fields(fields: &Fields, skipped: &[Known], map: &mut HeaderMap) {
     map.reserve(fields.len());
+    // All values share one copy of the arena.
+    let arena = fields.arena();
+    let shared = Bytes::copy_from_slice(arena);
     for field in fields.iter() {
         if skipped.contains(&field.known) || is_connection_specific(field.known) {
             continue;
         }
+        let start = field.value.as_ptr() as usize - arena.as_ptr() as usize;
+        let value = HeaderValue::from_maybe_shared(shared.slice(start..start + field.value.len()));
         // Names and values have been checked by the codec they came through, so neither fails.
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(field.name),
-            HeaderValue::from_bytes(field.value),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), value) {
             map.append(name, value);
         }
     }

@@ -52,6 +52,11 @@ impl Fields {
             .shrink_to(arena_bytes_max / std::mem::size_of::<Entry>());
     }
 
+    /// The memory that all names and values lie in, for those who share it as a whole.
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
