@@ -8,7 +8,13 @@ use crate::config::yaml::{self, Entry, Mark, Node, Value};
 const PREFIX: &str = "PILLION_";
 
 /// Variables that say something to the command line, not to a bootstrap file.
-const RESERVED: [&str; 1] = ["PILLION_CONFIG"];
+const RESERVED: [&str; 5] = [
+    "PILLION_CONFIG",
+    "PILLION_REGISTRY",
+    "PILLION_REGISTRY_CA",
+    "PILLION_REGISTRY_TOKEN",
+    "PILLION_REGISTRY_TOKEN_FILE",
+];
 
 /// Our variables of a process's environment, sorted.
 #[derive(Default, Debug)]

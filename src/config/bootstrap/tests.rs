@@ -117,7 +117,7 @@ fn problems_of_the_file_and_of_the_environment_are_told_together() {
 }
 
 #[test]
-fn variables_that_kubernetes_makes_for_a_service_are_passed_over() {
+fn variables_of_kubernetes_and_of_the_command_line_are_passed_over() {
     let variables = [
         ("PILLION_REGISTRY_SERVICE_HOST", "10.0.0.1"),
         ("PILLION_REGISTRY_SERVICE_PORT", "15010"),
@@ -127,6 +127,9 @@ fn variables_that_kubernetes_makes_for_a_service_are_passed_over() {
         ("PILLION_REGISTRY_PORT_15010_TCP_PROTO", "tcp"),
         ("PILLION_REGISTRY_PORT_15010_TCP_PORT", "15010"),
         ("PILLION_REGISTRY_PORT_15010_TCP_ADDR", "10.0.0.1"),
+        // The command line's own.
+        ("PILLION_REGISTRY", "http://10.0.0.1:15010"),
+        ("PILLION_REGISTRY_TOKEN", "secret"),
     ];
     assert!(sidecar("mesh: mesh.yaml", &variables).is_ok());
 }
