@@ -210,3 +210,6 @@ fn events(window: Arc<Ring<EventGroup>>, range: KeyRange, after: Revision) -> Ev
     })
     .boxed()
 }
+
+#[cfg(test)]
+mod tests;
