@@ -107,6 +107,15 @@ pub static ROUTES: &[Route] = &[
     ),
     route(
         Method::GET,
+        "/ready",
+        Operation::Health,
+        "The same, where `pillion health` asks.",
+        Nothing,
+        Text,
+        &[],
+    ),
+    route(
+        Method::GET,
         "/metrics",
         Operation::Metrics,
         "The registry's numbers for Prometheus.",
