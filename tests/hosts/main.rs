@@ -3,6 +3,8 @@
 //! `tests/hosts/run` runs them, as root. Plain `cargo test` runs none and says so, unless CI or PILLION_TESTS_ALL is set:
 //! there a machine that cannot run them fails, by the name of each scenario.
 
+mod containers;
+mod engine;
 mod intercepted;
 mod machine;
 mod namespace;
