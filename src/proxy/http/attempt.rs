@@ -193,9 +193,15 @@ fn retry_after(response: &ResponseHead) -> Option<Duration> {
 
 fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
     let cluster = &plan.destination.cluster;
+    // The first attempt follows at once on the request's arrival, so the clock need not be read again.
+    let now = if exchange.attempts == 0 {
+        exchange.start
+    } else {
+        Instant::now()
+    };
     let mut rng = session.worker.rng.borrow_mut();
     cluster
-        .pick(&exchange.tried, exchange.start, &mut rng)
+        .pick(&exchange.tried, now, &mut rng)
         .map_err(|error| match error {
             PickError::Overflow(limit) => Failure::Overflow {
                 cluster: plan.destination.label.to_string(),

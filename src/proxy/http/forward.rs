@@ -15,7 +15,7 @@ use super::attempt::{self, Answered};
 use super::body::{CopyError, Cut, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
-use super::head::{Method, RequestHead, ResponseHead};
+use super::head::{Method, RequestHead, ResponseHead, Version};
 use super::{headers, plan, respond, tunnel};
 use crate::model::{Retry, Timeouts};
 use crate::proxy::cluster::Outcome;
@@ -144,7 +144,12 @@ async fn end<D: Downstream>(
     exchange.flag(answer.flag);
     exchange.details = answer.message;
     if started {
-        down.cut();
+        let client_is_there = !matches!(failure, Failure::ClientGone);
+        let speaks_grpc =
+            scratch.request.version == Version::Http2 && respond::is_grpc(&scratch.request);
+        if !(client_is_there && speaks_grpc && respond::end_grpc(down, &failure).await.is_ok()) {
+            down.cut();
+        }
         return Served::Broken;
     }
     exchange.status = answer.status;

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use super::body::Cut;
 use super::body::Size;
 use super::downstream::Downstream;
-use super::head::{Known, Method, RequestHead, ResponseHead};
+use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use crate::proxy::failure::Failure;
 
 /// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text.
@@ -74,6 +74,17 @@ pub async fn refuse(
     }
     poll_fn(|cx| down.poll_finish(cx, None)).await?;
     Ok(length)
+}
+
+/// Ends a gRPC answer that broke off with trailers that say so, where there is a way to send them.
+pub async fn end_grpc(down: &mut impl Downstream, failure: &Failure) -> Result<(), Cut> {
+    let mut trailers = Fields::new();
+    trailers.push(b"grpc-status", failure.grpc_status().to_string().as_bytes());
+    trailers.push(
+        b"grpc-message",
+        percent_encoded(&failure.to_string()).as_bytes(),
+    );
+    poll_fn(|cx| down.poll_finish(cx, Some(&trailers))).await
 }
 
 pub fn is_grpc(request: &RequestHead) -> bool {

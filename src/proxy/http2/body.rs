@@ -51,6 +51,10 @@ impl Source for Reader {
         while self.chunk.is_empty() && !self.ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(bytes)) => self.chunk = bytes,
+                // A whole answer may be followed by this (RFC 9113, section 8.1).
+                Some(Err(error)) if error.reason() == Some(h2::Reason::NO_ERROR) => {
+                    self.ended = true
+                }
                 Some(Err(error)) => return Poll::Ready(Err(cut(error))),
                 None => {
                     let trailers = ready!(self.stream.poll_trailers(cx)).map_err(cut)?;

@@ -1,11 +1,13 @@
 //! Heads between the `h2` crate's form and ours, in both directions.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method as HttpMethod, StatusCode, Uri, uri};
 
 use crate::proxy::http::head::{
-    Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, valid_authority,
+    Field, Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, valid_authority,
 };
 
 /// Reads a request that `h2` has accepted as well-formed; an error is what is wrong with it beyond that.
@@ -58,15 +60,15 @@ pub fn write_request(
     scheme: Scheme,
 ) -> Result<http::Request<()>, &'static str> {
     let path = head.path_and_query();
-    let uri = Uri::builder()
-        .scheme(match scheme {
-            Scheme::Http => uri::Scheme::HTTP,
-            Scheme::Https => uri::Scheme::HTTPS,
-        })
-        .authority(head.authority())
-        .path_and_query(path)
-        .build()
-        .map_err(|_| "a target that HTTP/2 cannot carry")?;
+    const UNFIT: &str = "a target that HTTP/2 cannot carry";
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(match scheme {
+        Scheme::Http => uri::Scheme::HTTP,
+        Scheme::Https => uri::Scheme::HTTPS,
+    });
+    parts.authority = Some(authority(head.authority()).ok_or(UNFIT)?);
+    parts.path_and_query = Some(uri::PathAndQuery::try_from(path).map_err(|_| UNFIT)?);
+    let uri = Uri::from_parts(parts).map_err(|_| UNFIT)?;
     let mut request = http::Request::new(());
     *request.method_mut() =
         HttpMethod::from_bytes(head.method.as_bytes()).map_err(|_| "bad method")?;
@@ -74,6 +76,22 @@ pub fn write_request(
     *request.version_mut() = http::Version::HTTP_2;
     write_fields(&head.fields, &[Known::Host], request.headers_mut());
     Ok(request)
+}
+
+/// Requests of one thread tend to be for the same host as the one before, which then need not be parsed again.
+fn authority(bytes: &[u8]) -> Option<uri::Authority> {
+    thread_local! {
+        static LAST: RefCell<Option<uri::Authority>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if last
+            .as_ref()
+            .is_none_or(|last| last.as_str().as_bytes() != bytes)
+        {
+            *last = Some(uri::Authority::try_from(bytes).ok()?);
+        }
+        last.clone()
+    })
 }
 
 pub fn read_response(parts: &http::response::Parts, head: &mut ResponseHead) {
@@ -146,11 +164,23 @@ fn write_fields(fields: &Fields, skipped: &[Known], map: &mut HeaderMap) {
         let start = field.value.as_ptr() as usize - arena.as_ptr() as usize;
         let value = HeaderValue::from_maybe_shared(shared.slice(start..start + field.value.len()));
         // Names and values have been checked by the codec they came through, so neither fails.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), value) {
+        if let (Some(name), Ok(value)) = (header_name(&field), value) {
             map.append(name, value);
         }
     }
 }
+
+/// Names that `http` does not know are spared being copied where nearly every request has them.
+fn header_name(field: &Field<'_>) -> Option<HeaderName> {
+    match field.known {
+        Known::XForwardedFor => Some(X_FORWARDED_FOR.clone()),
+        Known::XForwardedProto => Some(X_FORWARDED_PROTO.clone()),
+        _ => HeaderName::from_bytes(field.name).ok(),
+    }
+}
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that HTTP/2 has no place for (RFC 9113, section 8.2.2).
 fn is_connection_specific(known: Known) -> bool {

@@ -242,13 +242,8 @@ impl Downstream for Request {
     }
 
     fn decline_body(&mut self) {
-        if !self.reader.is_ended() {
-            // RFC 9113, section 8.1: a complete answer, and no interest in the rest of the request.
-            match &mut self.writer {
-                Some(writer) => writer.reset(Reason::NO_ERROR),
-                None => self.respond.send_reset(Reason::NO_ERROR),
-            }
-        }
+        // Dropping an unread body makes `h2` send RST_STREAM(NO_ERROR) once the answer is out (RFC 9113, section 8.1); a
+        // reset from here would overtake the answer.
     }
 }
 
