@@ -10,8 +10,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The reasons of `/ready` are a few lines.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The largest page that is read: clusters and metrics of a large mesh.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -47,15 +47,6 @@ pub async fn probe(address: SocketAddr, timeout: Duration) -> Result<(), ProbeEr
     }
 }
 
-/// A listener on every address is asked on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
-    }
-}
-
 /// One admin page as text.
 pub async fn get(
     address: SocketAddr,
@@ -88,5 +79,14 @@ async fn ask(
         answer = &mut exchange => answer,
         // The connection may end as soon as the answer is read off the wire; the answer is then at hand.
         _ = &mut connection => exchange.await,
+    }
+}
+
+/// A listener on every address is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
     }
 }

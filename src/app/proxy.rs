@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::documents::{Documents, wire_problem};
@@ -19,7 +19,7 @@ use crate::base::memory;
 use crate::config::bootstrap;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
-use crate::discovery::{self, Changes, Discovery};
+use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::model::{Name, Sidecar, Snapshot};
 use crate::proxy::cluster::{Clusters, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
@@ -98,7 +98,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
             }
         }
     }
-    let changes = process.discover(&bootstrap)?;
+    let mut changes = process.discover(&bootstrap)?;
     let admin = TcpListener::bind(bootstrap.admin)
         .await
         .map_err(|error| StartError::Admin {
@@ -109,8 +109,8 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let state = process.admin_state(metrics, level);
     tokio::spawn(async move { match admin::serve(admin, Arc::new(state)).await {} });
     tracing::info!(admin = %bootstrap.admin, workers = workers(&bootstrap), "Serving");
-    process.serve(&bootstrap, changes).await?;
-    process.leave(&bootstrap).await;
+    process.serve(&bootstrap, &mut changes).await?;
+    process.leave(&bootstrap, changes).await;
     resolving.abort();
     Ok(())
 }
@@ -244,32 +244,9 @@ impl Process {
 
     /// How discovery stands, as gauges.
     fn register_metrics(&self, metrics: &Registry) {
-        let Some(status) = self.discovery.as_ref().map(Discovery::status_handle) else {
-            return;
-        };
-        metrics.collect(move |scrape| {
-            let status = status();
-            let connected = f64::from(u8::from(status.connected.is_some()));
-            scrape.gauge(
-                "pillion_discovery_connected",
-                "1 while a registry is being watched.",
-                &[],
-                connected,
-            );
-            let revision = status.applied_revision as f64;
-            scrape.gauge(
-                "pillion_discovery_revision",
-                "Newest revision of the registry that is in effect.",
-                &[],
-                revision,
-            );
-            scrape.counter(
-                "pillion_discovery_connects_total",
-                "Watches begun since the start.",
-                &[],
-                status.connects,
-            );
-        });
+        if let Some(discovery) = &self.discovery {
+            discovery.register_metrics(metrics);
+        }
     }
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
@@ -282,9 +259,6 @@ impl Process {
         );
         let discovery = self.discovery.as_ref().map(Discovery::status_handle);
         let discovered = discovery.clone();
-        if let Some(discovery) = &self.discovery {
-            discovery.register_metrics(&metrics);
-        }
         let current = level.clone();
         admin::State {
             ready: Box::new(move || {
@@ -325,11 +299,8 @@ impl Process {
     async fn serve(
         &mut self,
         bootstrap: &SidecarBootstrap,
-        changes: Option<Changes>,
+        changes: &mut Option<Changes>,
     ) -> Result<(), StartError> {
-        let (mut documents, mut endpoints) = changes
-            .map(|changes| (changes.documents, changes.endpoints))
-            .unzip();
         let mut watch = bootstrap
             .mesh
             .clone()
@@ -352,19 +323,7 @@ impl Process {
                     self.access_log.iter().for_each(AccessLog::reopen);
                     self.reload_files();
                 }
-                Some(change) = next(&mut documents) => {
-                    let loaded = self.documents.change(&change.changed, &change.removed);
-                    match self.take(loaded, "registry") {
-                        Ok(()) => change.accepted(),
-                        Err(problems) => change.rejected(problems.iter().map(wire_problem).collect()),
-                    }
-                }
-                Some(mut change) = next(&mut endpoints) => {
-                    for update in change.updates.drain(..) {
-                        self.plane.set_endpoints(update);
-                    }
-                    change.applied();
-                }
+                change = next_change(changes) => self.follow(change),
                 () = &mut settled, if started => {
                     started = false;
                     memory::release_startup_code();
@@ -384,12 +343,42 @@ impl Process {
         let _ = self.take(loaded, "file");
     }
 
+    /// Puts a change of the registry into effect and answers it.
+    fn follow(&mut self, change: RegistryChange) {
+        match change {
+            RegistryChange::Documents(change) => {
+                let loaded = self.documents.change(&change.changed, &change.removed);
+                match self.take(loaded, "registry") {
+                    Ok(()) => change.accepted(),
+                    Err(problems) => change.rejected(problems.iter().map(wire_problem).collect()),
+                }
+            }
+            RegistryChange::Endpoints(mut change) => {
+                for update in change.updates.drain(..) {
+                    self.plane.set_endpoints(update);
+                }
+                change.applied();
+            }
+        }
+    }
+
     /// Deregisters, serves on until peers know, then ends what is under way within the drain's deadline.
-    async fn leave(self, bootstrap: &SidecarBootstrap) {
+    async fn leave(mut self, bootstrap: &SidecarBootstrap, mut changes: Option<Changes>) {
         tracing::info!("Draining");
-        if let Some(discovery) = &self.discovery {
-            let departure = discovery.leave(bootstrap.drain.acknowledge_timeout).await;
-            tracing::info!(?departure, "Deregistered");
+        if let Some(discovery) = self.discovery.take() {
+            {
+                let leaving = discovery.leave(bootstrap.drain.acknowledge_timeout);
+                tokio::pin!(leaving);
+                // Others may leave at the same time, and wait for our acknowledgement as we do for theirs.
+                let departure = loop {
+                    tokio::select! {
+                        departure = &mut leaving => break departure,
+                        change = next_change(&mut changes) => self.follow(change),
+                    }
+                };
+                tracing::info!(?departure, "Deregistered");
+            }
+            discovery.stop().await;
         }
         self.plane.drain();
         let deadline = Instant::now() + bootstrap.drain.timeout;
@@ -403,9 +392,6 @@ impl Process {
                 "Connections were cut at the drain's deadline"
             );
         }
-        if let Some(discovery) = self.discovery {
-            discovery.stop().await;
-        }
         tracing::info!("Stopped");
     }
 }
@@ -417,10 +403,20 @@ async fn file_change(watch: &mut Option<Watch>) {
     }
 }
 
-async fn next<T>(changes: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
-    match changes {
-        Some(changes) => changes.recv().await,
-        None => std::future::pending().await,
+enum RegistryChange {
+    Documents(DocumentsChange),
+    Endpoints(EndpointsChange),
+}
+
+/// Never comes when there is no registry.
+async fn next_change(changes: &mut Option<Changes>) -> RegistryChange {
+    let Some(changes) = changes else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        Some(change) = changes.documents.recv() => RegistryChange::Documents(change),
+        Some(change) = changes.endpoints.recv() => RegistryChange::Endpoints(change),
+        else => std::future::pending().await,
     }
 }
 
