@@ -7,8 +7,9 @@ use crate::model::EndpointUpdate;
 
 use super::shared::Shared;
 
-/// A refusal's problems are sent with each frame, so there are not more of them than a human reads.
+/// A refusal's problems are sent with each frame, which the registry takes up to 64 KiB of.
 const PROBLEMS_MAX: usize = 100;
+const PROBLEMS_BYTES_MAX: usize = 32 * 1024;
 
 /// Mesh documents that were applied or deleted. The next one comes when this one is answered; dropping it unanswered
 /// counts as a refusal. It may be empty: the registry is another one, or has nothing, and asks whether what there is holds.
@@ -37,16 +38,8 @@ impl DocumentsChange {
     }
 
     /// The documents do not compile, and the last good ones keep serving.
-    pub fn rejected(self, mut problems: Vec<Problem>) {
-        if let Some(beyond) = problems
-            .len()
-            .checked_sub(PROBLEMS_MAX)
-            .filter(|beyond| *beyond > 0)
-        {
-            problems.truncate(PROBLEMS_MAX);
-            problems.push(problem(format!("and {beyond} more problems")));
-        }
-        self.answer.give(Verdict::Rejected(problems));
+    pub fn rejected(self, problems: Vec<Problem>) {
+        self.answer.give(Verdict::Rejected(shortened(problems)));
     }
 }
 
@@ -110,6 +103,22 @@ impl Drop for Answer {
             self.send(Verdict::Rejected(vec![dropped]));
         }
     }
+}
+
+/// As many as a frame has room for, and how many more there are.
+fn shortened(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let mut bytes = 0;
+    let room = problems.iter().take(PROBLEMS_MAX).take_while(|problem| {
+        bytes += serde_json::to_vec(problem).map_or(0, |json| json.len());
+        bytes <= PROBLEMS_BYTES_MAX
+    });
+    let kept = room.count();
+    let beyond = problems.len() - kept;
+    if beyond > 0 {
+        problems.truncate(kept);
+        problems.push(problem(format!("and {beyond} more problems")));
+    }
+    problems
 }
 
 fn problem(message: String) -> Problem {

@@ -281,7 +281,7 @@ async fn an_app_that_is_gone_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_with_very_many_problems_is_cut() {
+async fn a_refusal_with_very_many_or_very_long_problems_is_cut() {
     let (registry, _discovery, mut changes) = followed().await;
     registry.send(&documents_changed(6, document("shop", 6)));
     changes
@@ -293,4 +293,12 @@ async fn a_refusal_with_very_many_problems_is_cut() {
     let problems = rejected().expect("a rejection").problems;
     assert_eq!(problems.len(), 101);
     assert_eq!(problems[100].message, "and 900 more problems");
+
+    registry.send(&documents_changed(7, document("shop", 7)));
+    let long = Problem {
+        message: "x".repeat(20_000),
+        ..Problem::default()
+    };
+    changes.next_documents().await.rejected(vec![long; 3]);
+    until(|| rejected().is_some_and(|rejection| rejection.problems.len() == 2)).await;
 }
