@@ -23,6 +23,7 @@ use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChang
 use crate::model::{Name, Sidecar, Snapshot};
 use crate::proxy::cluster::{Clusters, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
+use crate::proxy::http1::codec;
 use crate::proxy::settings::Settings;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
@@ -429,6 +430,11 @@ async fn resolve_names(clusters: Arc<Clusters>) {
 
 fn settings(limits: &bootstrap::Limits) -> Settings {
     Settings {
+        head_limits: codec::Limits {
+            head_bytes_max: limits.header_bytes_max,
+            fields_max: limits.headers_max as usize,
+            ..codec::Limits::DEFAULT
+        },
         connect_timeout: limits.connect_timeout,
         passthrough_connect_timeout: limits.passthrough_connect_timeout,
         header_timeout: limits.header_timeout,

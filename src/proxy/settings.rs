@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use super::http1::codec::Limits;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// For a connection to an endpoint of the mesh.
     pub connect_timeout: Duration,
     /// For a connection to a destination that is passed through.
     pub passthrough_connect_timeout: Duration,
+    /// How large heads may be, of requests and of answers.
+    pub head_limits: Limits,
     /// From a request's first byte to its head's last.
     pub header_timeout: Duration,
     pub tls_handshake_timeout: Duration,
@@ -34,6 +38,7 @@ impl Default for Settings {
         Self {
             connect_timeout: Duration::from_secs(1),
             passthrough_connect_timeout: Duration::from_secs(10),
+            head_limits: Limits::DEFAULT,
             header_timeout: Duration::from_secs(10),
             tls_handshake_timeout: Duration::from_secs(10),
             detection_timeout: Duration::from_secs(3),

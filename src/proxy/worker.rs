@@ -218,7 +218,8 @@ impl Worker {
 
     /// Heads for one request.
     pub fn take_scratch(&self) -> Box<Scratch> {
-        self.scratch.borrow_mut().pop().unwrap_or_default()
+        let free = self.scratch.borrow_mut().pop();
+        free.unwrap_or_else(|| Box::new(Scratch::new(self.settings.head_limits)))
     }
 
     pub fn give_scratch(&self, scratch: Box<Scratch>) {

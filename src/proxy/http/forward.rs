@@ -28,11 +28,20 @@ use crate::proxy::settings::Settings;
 use crate::telemetry::flags::Flag;
 
 /// The heads of one request, reused from request to request.
-#[derive(Default)]
 pub struct Scratch {
     pub request: RequestHead,
     pub response: ResponseHead,
     pub limits: Limits,
+}
+
+impl Scratch {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            limits,
+        }
+    }
 }
 
 /// What the route says of one request.

@@ -141,7 +141,9 @@ async fn answer(
             .fields
             .push_known(Known::Upgrade, b"Upgrade", protocol);
     }
-    let mut down = Request::new(session, conn, timer, scratch, hop.is_persistent(version));
+    // After a CONNECT that opens no tunnel, what follows may be bytes for the tunnel and not a request.
+    let keep_alive = hop.is_persistent(version) && scratch.request.method != Method::Connect;
+    let mut down = Request::new(session, conn, timer, scratch, keep_alive);
     let served = forward::serve(session, &mut down, scratch).await;
     let (head_sent, keep_alive) = (down.head_sent, down.keep_alive);
     match served {
@@ -286,8 +288,10 @@ impl Downstream for Request<'_> {
     fn send_head(&mut self, head: &ResponseHead, size: Size) -> Result<(), Cut> {
         let framing = self.framing(head, size);
         self.keep_alive &= !self.session.worker.is_draining();
+        let opens_tunnel =
+            head.status == 101 || (self.is_connect && (200..300).contains(&head.status));
         let persistence = match (self.keep_alive, self.version) {
-            (false, _) if head.status != 101 => Persistence::Close,
+            (false, _) if !opens_tunnel => Persistence::Close,
             (true, Version::Http10) => Persistence::KeepAliveExplicit,
             _ => Persistence::KeepAlive,
         };

@@ -30,8 +30,6 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Answer bytes that wait in `h2` for the client's credit, for each stream.
 const SEND_BUFFER: usize = 128 * 1024;
-/// All fields of one head (RFC 9113, section 10.5.1).
-const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Resets that a client provokes from us before it is told to calm down.
 const PROVOKED_RESETS_MAX: usize = 100;
 /// After a GOAWAY the client gets so long to finish what it has begun.
@@ -52,12 +50,13 @@ pub async fn serve(session: Session, stream: Stream, before: Buffer) {
     let session = Rc::new(session);
     let _registered = poll_fn(|cx| Poll::Ready(session.worker.register(cx.waker()))).await;
     let counts = Rc::new(Counts::default());
+    let head_bytes_max = session.worker.settings.head_limits.head_bytes_max;
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEADER_LIST_MAX)
+        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
         .max_frame_size(16_384)
         .max_concurrent_streams(session.worker.settings.http2_streams_max)
         .max_local_error_reset_streams(Some(PROVOKED_RESETS_MAX))

@@ -51,7 +51,7 @@ pub struct Limits {
 impl Limits {
     pub const DEFAULT: Limits = Limits {
         head_bytes_max: 64 * 1024,
-        fields_max: 256,
+        fields_max: 128,
         target_bytes_max: 32 * 1024,
         trailer_bytes_max: 16 * 1024,
         chunk_line_max: 4 * 1024,

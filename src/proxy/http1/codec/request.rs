@@ -48,6 +48,7 @@ const TARGET_TOO_LONG: Refusal = Refusal::new(414, "the request target is too lo
 
 fn unfinished(buf: &[u8], start: usize, limits: &Limits) -> Result<Parsed, Refusal> {
     let line_max = limits.target_bytes_max + METHOD_BYTES_MAX + VERSION_LINE_LEN;
+    let line_max = line_max.min(limits.head_bytes_max.saturating_sub(start));
     let first = &buf[start..buf.len().min(start + line_max)];
     if first.len() == line_max && memchr::memchr(b'\n', first).is_none() {
         return Err(TARGET_TOO_LONG);
