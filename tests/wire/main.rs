@@ -1,3 +1,6 @@
-//! Bytes: HTTP/1 as tables and against another reader.
+//! Bytes: HTTP/1 edge cases as tables on real sockets against a running proxy, and the codec against another reader.
 
 mod differential;
+mod harness;
+mod requests;
+mod responses;

@@ -1,0 +1,315 @@
+//! A real `pillion proxy` between scripted peers: bytes in, bytes out, nothing in between that would correct them.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tempfile::TempDir;
+
+/// No test waits longer than this for anything; only a broken one waits so long.
+const HANG_GUARD: Duration = Duration::from_secs(30);
+
+/// What an upstream does with its connection after an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Waits for the next request.
+    Keep,
+    Close,
+    /// Ends it by a reset.
+    Reset,
+}
+
+/// A proxy with one listener, and the one upstream behind it.
+pub struct Mesh {
+    proxy: Child,
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    _folder: TempDir,
+}
+
+impl Mesh {
+    /// The upstream hands each request's head to `answer`, which reads and writes what it likes.
+    pub fn start(answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static) -> Self {
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let upstream = serve(answer, heads.clone());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let [port, admin] = free_ports();
+        let write = |name: &str, text: String| {
+            std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
+        };
+        write("mesh.yaml", mesh_yaml(port, upstream));
+        write("proxy.yaml", proxy_yaml(admin));
+        let proxy = Command::new(env!("CARGO_BIN_EXE_pillion"))
+            .args(["proxy", "--config"])
+            .arg(folder.path().join("proxy.yaml"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the proxy is built");
+        let mut mesh = Self {
+            proxy,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            heads,
+            _folder: folder,
+        };
+        mesh.wait_until_it_serves();
+        mesh
+    }
+
+    pub fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.address).expect("the proxy listens"))
+    }
+
+    /// Sends the bytes on a connection of their own, and reads until the proxy closes it.
+    pub fn exchange(&self, bytes: &[u8]) -> String {
+        let mut client = self.connect();
+        client.send(bytes);
+        client.read_to_end()
+    }
+
+    /// The heads of all requests that have reached the upstream.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().expect("no holder panics").clone()
+    }
+
+    /// The head of the only request that has reached the upstream.
+    pub fn only_head(&self) -> String {
+        let heads = self.heads();
+        assert_eq!(heads.len(), 1, "{heads:?}");
+        heads[0].clone()
+    }
+
+    fn wait_until_it_serves(&mut self) {
+        let begun = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.proxy.try_wait().expect("the proxy is our child");
+            assert_eq!(ended, None, "the proxy has ended");
+            assert!(begun.elapsed() < HANG_GUARD, "the proxy does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = self.proxy.kill();
+        let _ = self.proxy.wait();
+    }
+}
+
+fn mesh_yaml(port: u16, upstream: SocketAddr) -> String {
+    format!(
+        "kind: Gateway\n\
+         name: edge\n\
+         address: 127.0.0.1\n\
+         listeners: [{{name: web, port: {port}, protocol: HTTP}}]\n\
+         ---\n\
+         kind: HTTPRoute\n\
+         name: all\n\
+         rules: [{{backendRefs: [{{name: app, port: 80}}]}}]\n\
+         ---\n\
+         kind: Service\n\
+         name: app\n\
+         ports: [{{port: 80, protocol: http}}]\n\
+         endpoints: [{{address: '{upstream}'}}]\n\
+         outlier: {{consecutive_5xx: 0}}\n"
+    )
+}
+
+fn proxy_yaml(admin: u16) -> String {
+    format!(
+        "admin: {{address: '127.0.0.1:{admin}'}}\n\
+         mesh: mesh.yaml\n\
+         workers: 1\n\
+         log: {{level: error}}\n\
+         limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32}}\n"
+    )
+}
+
+/// Ports that nobody listens on at this moment. They are below those that the system gives to clients, or else a client
+/// that tries one before the proxy listens there could reach itself.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() * 97 % 12_000).expect("it is below 12,000");
+    std::array::from_fn(|_| {
+        loop {
+            let offset = (first + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000) % 12_000;
+            let port = RANGE.start + offset;
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return port;
+            }
+        }
+    })
+}
+
+/// An upstream that lives as long as the process.
+fn serve(
+    answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static,
+    heads: Arc<Mutex<Vec<String>>>,
+) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    let address = listener.local_addr().expect("it is bound");
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (answer, heads) = (answer.clone(), heads.clone());
+            thread::spawn(move || answer_all(Peer::new(stream), &*answer, &heads));
+        }
+    });
+    address
+}
+
+fn answer_all(
+    mut peer: Peer,
+    answer: &dyn Fn(&mut Peer, &str) -> Then,
+    heads: &Mutex<Vec<String>>,
+) {
+    while let Some(head) = peer.try_read_head() {
+        heads.lock().expect("no holder panics").push(head.clone());
+        match answer(&mut peer, &head) {
+            Then::Keep => {}
+            Then::Close => return,
+            Then::Reset => return peer.reset(),
+        }
+    }
+}
+
+/// One side of a connection, and what has been read from it beyond what was asked for. Bytes are shown as Latin-1, so that
+/// every byte is a character.
+pub struct Peer {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        let _ = stream.set_read_timeout(Some(HANG_GUARD));
+        let _ = stream.set_write_timeout(Some(HANG_GUARD));
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Sends what the other side may no longer want, which is its right.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Each byte in a packet of its own.
+    pub fn send_slowly(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.send(&[*byte]);
+        }
+    }
+
+    /// Ends our direction only.
+    pub fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    pub fn reset(self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Up to and with the empty line.
+    pub fn read_head(&mut self) -> String {
+        self.try_read_head()
+            .expect("the connection ended before a head had come")
+    }
+
+    fn try_read_head(&mut self) -> Option<String> {
+        self.try_read_until("\r\n\r\n").ok()
+    }
+
+    /// Up to and with these bytes.
+    pub fn read_until(&mut self, end: &str) -> String {
+        self.try_read_until(end).unwrap_or_else(|error| {
+            panic!(
+                "{end:?} does not come ({error}), but {:?}",
+                latin1(&self.read)
+            )
+        })
+    }
+
+    fn try_read_until(&mut self, end: &str) -> io::Result<String> {
+        loop {
+            if let Some(at) = memchr::memmem::find(&self.read, end.as_bytes()) {
+                return Ok(self.take(at + end.len()));
+            }
+            if self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    pub fn read_exact(&mut self, count: usize) -> String {
+        while self.read.len() < count {
+            let filled = self.fill();
+            assert!(
+                matches!(filled, Ok(1..)),
+                "{filled:?} after {:?}",
+                latin1(&self.read)
+            );
+        }
+        self.take(count)
+    }
+
+    /// All that comes until the other side ends its direction, in whatever way.
+    pub fn read_to_end(&mut self) -> String {
+        self.read_to_end_or_reset().0
+    }
+
+    /// The same, and whether it ended as it should, without a reset.
+    pub fn read_to_end_or_reset(&mut self) -> (String, bool) {
+        loop {
+            match self.fill() {
+                Ok(0) => return (self.take(self.read.len()), true),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("the connection stays open after {:?}", latin1(&self.read))
+                }
+                Err(_) => return (self.take(self.read.len()), false),
+            }
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut chunk = [0; 16 * 1024];
+        let count = self.stream.read(&mut chunk)?;
+        self.read.extend_from_slice(&chunk[..count]);
+        Ok(count)
+    }
+
+    fn take(&mut self, count: usize) -> String {
+        let rest = self.read.split_off(count);
+        latin1(&std::mem::replace(&mut self.read, rest))
+    }
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// The status of an answer's head.
+pub fn status(answer: &str) -> u16 {
+    answer
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3))
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("no status line: {answer:?}"))
+}
+
+/// The value of a field in a head, by its name in lower case.
+pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
