@@ -6,10 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// No test waits longer than this for anything; only a broken one waits so long.
 const HANG_GUARD: Duration = Duration::from_secs(30);
