@@ -106,7 +106,7 @@ fn no_file_holds_more_than_one_idea() {
     let long: Vec<_> = rust_files(&root().join("src"))
         .into_iter()
         .filter_map(|file| {
-            let lines = product_lines(&file, &read(&file)).count();
+            let lines = product_lines(&file, &read(&file)).len();
             (lines > FILE_LINES_MAX)
                 .then(|| format!("{}: {lines} lines; look for the second idea", shown(&file)))
         })
@@ -252,19 +252,25 @@ fn without_comment(line: &str) -> &str {
     }
 }
 
-/// The lines that ship, numbered: without comments, and without the test module at the end; none of a test's own file.
-fn product_lines<'t>(file: &Path, text: &'t str) -> impl Iterator<Item = (usize, &'t str)> {
-    let lines: Vec<&str> = text.lines().collect();
-    let inline_tests = lines.windows(2).position(|pair| {
-        pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
-    });
-    let end = if is_for_tests(file) {
-        0
-    } else {
-        inline_tests.unwrap_or(lines.len())
-    };
-    let numbered = lines.into_iter().take(end).enumerate();
-    numbered.map(|(index, line)| (index + 1, without_comment(line)))
+/// The lines that ship, numbered and without comments: no item under `#[cfg(test)]`, and none of a test's own file.
+fn product_lines<'t>(file: &Path, text: &'t str) -> Vec<(usize, &'t str)> {
+    let mut lines = Vec::new();
+    let mut in_test = None;
+    let all = if is_for_tests(file) { "" } else { text };
+    for (index, line) in all.lines().enumerate() {
+        let depth = line.len() - line.trim_start().len();
+        if in_test.is_none() && line.trim() == "#[cfg(test)]" {
+            in_test = Some(depth);
+        } else if in_test == Some(depth) {
+            // The item's first line may also be its last; else it ends where a brace closes at its own depth.
+            if line.ends_with(';') || line.trim() == "}" {
+                in_test = None;
+            }
+        } else if in_test.is_none() {
+            lines.push((index + 1, without_comment(line)));
+        }
+    }
+    lines
 }
 
 /// Whether the file, or a folder it is in, is declared under `#[cfg(test)]`.

@@ -1,4 +1,4 @@
-//! All that knows YAML: text to a tree with places ([`parse`]), a file to its documents ([`split`]), values to text ([`emit`]).
+//! All that knows YAML: text to a tree with places ([`parse()`]), a file to its documents ([`split()`]), values to text ([`emit()`]).
 //!
 //! The event parser below gives the place of every node, which a derived decoder would lose.
 

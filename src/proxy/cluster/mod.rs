@@ -1,6 +1,6 @@
 //! A service or subset as one proxy sees it: who may be picked, who is, and how much at once.
 //!
-//! What comes together here: [`members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
+//! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
 //! [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
 //! [`lease`] holds what was given until the answer's last byte.
 //!

@@ -1,4 +1,4 @@
-//! Who may be picked just now, ready for picking: a [`Plan`](super::plan::Plan) with its endpoints arranged for their policy.
+//! Who may be picked just now, ready for picking: a [`Plan`] with its endpoints arranged for their policy.
 //!
 //! Immutable; the cluster makes a new one when this one is outdated.
 

@@ -32,7 +32,7 @@ pub use view::HeadView;
 pub trait RequestView {
     /// Without a port; compared without case, and a trailing dot is ignored.
     fn host(&self) -> &[u8];
-    /// Normalised (see [`normalize`]), without the query.
+    /// Normalised (see [`normalize()`]), without the query.
     fn path(&self) -> &[u8];
     /// What follows the `?`.
     fn query(&self) -> Option<&[u8]>;

@@ -1,7 +1,7 @@
 use super::RequestView;
 use crate::proxy::http::head::RequestHead;
 
-/// A request's head for routing, with its path [normalised](super::normalize).
+/// A request's head for routing, with its path [normalised](super::normalize()).
 #[derive(Clone, Copy, Debug)]
 pub struct HeadView<'a> {
     head: &'a RequestHead,
