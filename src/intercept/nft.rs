@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -115,13 +115,15 @@ pub fn remove(drain: Option<Duration>) -> Result<Removal, InterceptError> {
 
 /// How many redirected connections are left after waiting at most so long for none.
 fn wait_for_end(proxy_ports: &[u16], drain: Duration) -> Result<usize, InterceptError> {
-    let began = Instant::now();
+    let mut left = drain;
     loop {
         let connections = count(proxy_ports)?;
-        if connections == 0 || began.elapsed() >= drain {
+        if connections == 0 || left.is_zero() {
             return Ok(connections);
         }
-        std::thread::sleep(DRAIN_POLL);
+        let pause = left.min(DRAIN_POLL);
+        std::thread::sleep(pause);
+        left -= pause;
     }
 }
 

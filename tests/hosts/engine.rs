@@ -136,6 +136,9 @@ impl Drop for Engine {
         while self.daemon.exited().is_none() && began.elapsed() < STOP_TIMEOUT {
             std::thread::sleep(Duration::from_millis(50));
         }
+        // The engine leaves the namespace of its host mounted, which would keep the folder from being removed.
+        let left = self.run.path().join("exec/netns/default");
+        let _ = run(Command::new("umount").arg(left));
     }
 }
 
