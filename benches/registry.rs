@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use futures_util::{StreamExt, stream};
 use pillion::api::{InstancePort, InstanceState, Registration};

@@ -2,9 +2,10 @@
 //!
 //! `FUZZ_SECONDS=3600 cargo test --lib config::fuzz` goes on for an hour; a failure prints the seed and the text.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::bootstrap::{self, BootstrapKind};
 use super::{Loader, Source, document_identities, problem};

@@ -15,6 +15,7 @@ use super::yaml;
 use crate::model::Snapshot;
 
 /// Reads sources into snapshots and remembers what it read.
+#[derive(Default)]
 pub struct Loader {
     documents: HashMap<TextKey, Arc<Document>>,
     hashers: (RandomState, RandomState),
@@ -31,17 +32,6 @@ pub struct Loaded {
 
 /// A document's text, told from any other by 128 bits of two seeded hashes.
 type TextKey = (u64, u64);
-
-impl Default for Loader {
-    fn default() -> Self {
-        Self {
-            documents: HashMap::new(),
-            hashers: (RandomState::default(), RandomState::default()),
-            compiled: Cache::default(),
-            revision: 0,
-        }
-    }
-}
 
 impl Loader {
     pub fn new() -> Self {

@@ -123,6 +123,10 @@ pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+#[expect(
+    clippy::result_large_err,
+    reason = "a problem is made once, and is for the user"
+)]
 fn read_file(path: &Path) -> Result<Source, Problem> {
     let length = fs::metadata(path)
         .map_err(|error| unreadable(path, &error))?

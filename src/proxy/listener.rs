@@ -234,12 +234,13 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
                 Poll::Pending => break,
             }
         }
-        if !server_done && !conn.has_unread() {
-            if let Poll::Ready(found) = server.as_mut().poll(cx) {
-                server_done = true;
-                if let Some(stream) = found {
-                    return Poll::Ready(Sniffed::ServerFirst(Box::new(stream)));
-                }
+        if !server_done
+            && !conn.has_unread()
+            && let Poll::Ready(found) = server.as_mut().poll(cx)
+        {
+            server_done = true;
+            if let Some(stream) = found {
+                return Poll::Ready(Sniffed::ServerFirst(Box::new(stream)));
             }
         }
         if session.original_dst.is_some() {

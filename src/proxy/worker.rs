@@ -50,6 +50,8 @@ pub struct Worker {
     pub own_addresses: RefCell<Vec<SocketAddr>>,
     /// None where no access log is kept.
     pub access_log: Option<RefCell<access_log::Writer>>,
+    /// Boxed, since a head is handed to a task that keeps it for the length of a request.
+    #[expect(clippy::vec_box)]
     scratch: RefCell<Vec<Box<Scratch>>>,
     connections: RefCell<Slab<Waker>>,
     exchanges: RefCell<Slab<Watched>>,

@@ -7,7 +7,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::namespace::Host;
 use crate::process::{Process, eventually, run, succeed};
@@ -132,7 +132,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.daemon.terminate();
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         while self.daemon.exited().is_none() && began.elapsed() < STOP_TIMEOUT {
             std::thread::sleep(Duration::from_millis(50));
         }

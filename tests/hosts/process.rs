@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long anything that should happen soon may take before a test calls it hanging.
 pub const HANG: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ pub fn succeed(command: &mut Command) -> String {
 
 /// Polls until there is something, or fails saying what it waited for.
 pub fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     loop {
         if let Some(found) = poll() {
             return found;

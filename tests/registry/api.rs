@@ -188,7 +188,7 @@ async fn every_path_of_the_description_is_served_and_every_operation_answers() {
     let paths = description["paths"].as_object().unwrap();
     assert!(paths.len() >= 15);
     for (path, methods) in paths {
-        let concrete = path.replace('{', "").replace('}', "");
+        let concrete = path.replace(['{', '}'], "");
         for method in methods
             .as_object()
             .unwrap()

@@ -95,7 +95,8 @@ async fn what_was_acknowledged_survives_kill_9() {
         }
         let process = Process::start(folder.path());
         let client = process.client();
-        for id in acknowledged.lock().unwrap().iter() {
+        let acknowledged = acknowledged.lock().unwrap().clone();
+        for id in &acknowledged {
             let found: Result<serde_json::Value, _> =
                 client.get(&format!("/v1/instances/{id}")).await;
             assert!(

@@ -85,7 +85,7 @@ impl Mesh {
     }
 
     fn wait_until_it_serves(&mut self) {
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let ended = self.proxy.try_wait().expect("the proxy is our child");
             assert_eq!(ended, None, "the proxy has ended");

@@ -95,14 +95,15 @@ impl Pool {
         now: Instant,
         settings: &Settings,
     ) -> Result<Upstream, OpenError> {
-        if !head.fields.contains(Known::Upgrade) && self.wants_http2(wanted) {
-            if let Some(connection) = self.http2(wanted).await? {
-                return match connection.request(head, size).await {
-                    Ok(exchange) => Ok(Upstream::Http2(exchange)),
-                    Err(Cut::Malformed(reason)) => Err(OpenError::Request(reason)),
-                    Err(_) => Err(OpenError::Refused),
-                };
-            }
+        if !head.fields.contains(Known::Upgrade)
+            && self.wants_http2(wanted)
+            && let Some(connection) = self.http2(wanted).await?
+        {
+            return match connection.request(head, size).await {
+                Ok(exchange) => Ok(Upstream::Http2(exchange)),
+                Err(Cut::Malformed(reason)) => Err(OpenError::Request(reason)),
+                Err(_) => Err(OpenError::Refused),
+            };
         }
         let mut http1 = match self.checkout(wanted, now, settings) {
             Some(http1) => http1,

@@ -47,14 +47,11 @@ pub fn is_newer(headers: &HeaderMap) -> bool {
 }
 
 /// Decodes JSON. `known` gives the value again without what it does not know, to find that out.
-pub fn json<T: DeserializeOwned + Serialize>(
+pub fn json<T: DeserializeOwned + Serialize + Clone>(
     body: &[u8],
     newer: bool,
     known: impl FnOnce(T) -> T,
-) -> Result<T, Refusal>
-where
-    T: Clone,
-{
+) -> Result<T, Refusal> {
     let wrong = |error: serde_json::Error| {
         Refusal::invalid(format!("the body is not what is expected here: {error}"))
             .hint("GET /v1/openapi.json describes it")

@@ -211,7 +211,8 @@ mod tests {
                 .map_err(|refusal| refusal.detail.message)
         };
         assert!(with(&|_| {}).is_ok());
-        let cases: [(&dyn Fn(&mut Registration), &str); 7] = [
+        type Change<'a> = &'a dyn Fn(&mut Registration);
+        let cases: [(Change<'_>, &str); 7] = [
             (&|r| r.ports.clear(), "ports"),
             (&|r| r.ports[0].address = "x".into(), "ports[0].address"),
             (&|r| r.ports[0].port = Some(0), "ports[0].port"),
