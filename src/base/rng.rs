@@ -8,11 +8,10 @@ pub fn fresh() -> fastrand::Rng {
     fastrand::Rng::new()
 }
 
-/// A generator for a test. `PILLION_SEED` repeats a run; the seed is printed, and so appears where the test fails.
+/// A generator for a test. `PILLION_SEED`, set when the tests are compiled, repeats a run; the seed is printed, and so appears where the test fails.
 #[cfg(test)]
 pub fn for_test() -> fastrand::Rng {
-    let seed = std::env::var("PILLION_SEED")
-        .ok()
+    let seed = option_env!("PILLION_SEED")
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| fastrand::u64(..));
     println!("PILLION_SEED={seed}");

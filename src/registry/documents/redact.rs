@@ -75,7 +75,9 @@ impl Hiding {
         shown.push(' ');
         shown.push_str(BLANK);
         shown.push('\n');
-        Self::Deeper(indent)
+        // In a list, what belongs to the value is deeper than the key, not than the dash before it.
+        let column = line.len() - line.trim_start_matches([' ', '-', '\t']).len();
+        Self::Deeper(column)
     }
 }
 
