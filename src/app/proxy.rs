@@ -443,6 +443,7 @@ fn settings(limits: &bootstrap::Limits) -> Settings {
         stream_idle_timeout: limits.stream_idle_timeout,
         downstream_idle_timeout: limits.idle_timeout,
         upstream_idle_timeout: limits.upstream_idle_timeout,
+        downstream_connections_max: limits.downstream_connections_max as usize,
         ..Settings::default()
     }
 }

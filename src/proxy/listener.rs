@@ -48,6 +48,11 @@ pub async fn accept(worker: Rc<Worker>, socket: std::net::TcpListener, entry: Ar
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 backoff = BACKOFF_MIN;
+                if worker.connections() >= worker.settings.downstream_connections_max {
+                    tracing::warn!(%peer, "Connection refused: limits.downstream_connections_max is reached");
+                    worker.shed(SHED);
+                    continue;
+                }
                 tokio::task::spawn_local(connection(worker.clone(), entry.clone(), tcp, peer));
             }
             Err(error) if is_of_one_connection(&error) => {}

@@ -27,6 +27,8 @@ pub struct Settings {
     pub replay_bytes_max: usize,
     /// Idle upstream connections kept for an endpoint, in each worker.
     pub idle_per_endpoint_max: usize,
+    /// Downstream connections of all workers; more are closed at once.
+    pub downstream_connections_max: usize,
     /// Concurrent streams on one downstream HTTP/2 connection.
     pub http2_streams_max: u32,
     /// Attempts on different endpoints after a connect failure or a provably safe reset.
@@ -47,6 +49,7 @@ impl Default for Settings {
             upstream_idle_timeout: Duration::from_secs(30),
             replay_bytes_max: 64 * 1024,
             idle_per_endpoint_max: 256,
+            downstream_connections_max: 100_000,
             http2_streams_max: 256,
             safe_attempts_max: 8,
         }

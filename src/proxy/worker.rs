@@ -181,6 +181,11 @@ impl Worker {
         left > 0
     }
 
+    /// Downstream connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// Counts a downstream connection, and wakes it when the worker drains.
     pub fn register(self: &Rc<Self>, waker: &Waker) -> Registered {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);

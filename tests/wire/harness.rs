@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 /// No test waits longer than this for anything; only a broken one waits so long.
 const HANG_GUARD: Duration = Duration::from_secs(30);
