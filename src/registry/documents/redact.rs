@@ -37,7 +37,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 #[derive(Clone, Copy)]
 enum Hiding {
     Nothing,
-    /// Lines indented deeper than this belong to a secret's value.
+    /// The column of a secret's key; lines that belong below it are its value.
     Deeper(usize),
     /// Up to the end of a PEM block.
     Pem,
@@ -49,7 +49,7 @@ impl Hiding {
         match self {
             Self::Pem if line.contains("END") => Self::Nothing,
             Self::Pem => Self::Pem,
-            Self::Deeper(above) if line.trim().is_empty() || indent > above => self,
+            Self::Deeper(key) if line.trim().is_empty() || belongs_below(line, indent, key) => self,
             Self::Deeper(_) | Self::Nothing => Self::fresh(line, indent, is_secret, shown),
         }
     }
@@ -79,6 +79,12 @@ impl Hiding {
         let column = line.len() - line.trim_start_matches([' ', '-', '\t']).len();
         Self::Deeper(column)
     }
+}
+
+/// Whether a line belongs to the value of a key in this column: it is deeper, or an item of a list, which YAML allows there.
+fn belongs_below(line: &str, indent: usize, key: usize) -> bool {
+    let item = line.trim();
+    indent > key || (indent == key && (item == "-" || item.starts_with("- ")))
 }
 
 /// The key of a `key: value` line, and what follows the colon with its line end.
@@ -119,6 +125,16 @@ mod tests {
         assert_eq!(
             shown,
             "a: 1\npassword: <redacted>\nnested:\n  - token: <redacted>\n    after: 2\n"
+        );
+    }
+
+    #[test]
+    fn a_list_in_the_column_of_its_secret_key_is_blanked() {
+        let text =
+            "token:\n- one\n- two\nnested:\n  - secret:\n    - three\n  - name: kept\n---\nb: 1\n";
+        assert_eq!(
+            redact(text),
+            "token: <redacted>\nnested:\n  - secret: <redacted>\n  - name: kept\n---\nb: 1\n"
         );
     }
 
