@@ -283,7 +283,7 @@ impl Attempt<'_> {
         let mut upstream = match self.open(lease, down, &scratch.request, deadline).await {
             Ok(upstream) => upstream,
             Err(Some(error)) => return Ok(Err(self.not_opened(lease, error))),
-            Err(None) => return Ok(Err(self.timed_out(exchange))),
+            Err(None) => return Ok(Err(self.timed_out(exchange, replay))),
         };
         let mut request = Copy::default();
         let result = self
@@ -298,7 +298,7 @@ impl Attempt<'_> {
             Err(Broken::Upstream(cut)) => Ok(Err(self.broken(&upstream, cut, replay, lease))),
             Err(Broken::Timeout) => {
                 upstream.cut();
-                Ok(Err(self.timed_out(exchange)))
+                Ok(Err(self.timed_out(exchange, replay)))
             }
             Err(Broken::Idle(limit)) => {
                 upstream.cut();
@@ -519,7 +519,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn timed_out(&self, exchange: &Exchange) -> Failed {
+    fn timed_out(&self, exchange: &Exchange, replay: &Replay) -> Failed {
         let whole = self
             .plan
             .deadline(exchange)
@@ -533,11 +533,12 @@ impl Attempt<'_> {
             limit: limit.unwrap_or_default(),
         };
         // An attempt's own timeout may be retried where the route retries at all.
-        let again = if !whole && self.replayable && self.plan.retry.is_some() {
-            Again::Elsewhere
-        } else {
-            Again::No
-        };
+        let again =
+            if !whole && self.replayable && replay.is_possible() && self.plan.retry.is_some() {
+                Again::Elsewhere
+            } else {
+                Again::No
+            };
         Failed {
             failure,
             outcome: Outcome::Timeout,
