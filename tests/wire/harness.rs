@@ -32,9 +32,25 @@ pub struct Mesh {
     _folder: TempDir,
 }
 
+/// What a test's proxy has beyond what all have, as YAML.
+#[derive(Default)]
+pub struct Extra {
+    /// Further keys of the only rule, each after a comma.
+    pub rule: &'static str,
+    /// Further keys of `limits`, likewise.
+    pub limits: &'static str,
+}
+
 impl Mesh {
     /// The upstream hands each request's head to `answer`, which reads and writes what it likes.
     pub fn start(answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static) -> Self {
+        Self::start_with(&Extra::default(), answer)
+    }
+
+    pub fn start_with(
+        extra: &Extra,
+        answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static,
+    ) -> Self {
         let heads = Arc::new(Mutex::new(Vec::new()));
         let upstream = serve(answer, heads.clone());
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -42,8 +58,8 @@ impl Mesh {
         let write = |name: &str, text: String| {
             std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
         };
-        write("mesh.yaml", mesh_yaml(port, upstream));
-        write("proxy.yaml", proxy_yaml(admin));
+        write("mesh.yaml", mesh_yaml(port, upstream, extra.rule));
+        write("proxy.yaml", proxy_yaml(admin, extra.limits));
         let proxy = Command::new(env!("CARGO_BIN_EXE_pillion"))
             .args(["proxy", "--config"])
             .arg(folder.path().join("proxy.yaml"))
@@ -101,7 +117,7 @@ impl Drop for Mesh {
     }
 }
 
-fn mesh_yaml(port: u16, upstream: SocketAddr) -> String {
+fn mesh_yaml(port: u16, upstream: SocketAddr, rule: &str) -> String {
     format!(
         "kind: Gateway\n\
          name: edge\n\
@@ -110,7 +126,7 @@ fn mesh_yaml(port: u16, upstream: SocketAddr) -> String {
          ---\n\
          kind: HTTPRoute\n\
          name: all\n\
-         rules: [{{backendRefs: [{{name: app, port: 80}}]}}]\n\
+         rules: [{{backendRefs: [{{name: app, port: 80}}]{rule}}}]\n\
          ---\n\
          kind: Service\n\
          name: app\n\
@@ -120,13 +136,13 @@ fn mesh_yaml(port: u16, upstream: SocketAddr) -> String {
     )
 }
 
-fn proxy_yaml(admin: u16) -> String {
+fn proxy_yaml(admin: u16, limits: &str) -> String {
     format!(
         "admin: {{address: '127.0.0.1:{admin}'}}\n\
          mesh: mesh.yaml\n\
          workers: 1\n\
          log: {{level: error}}\n\
-         limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32}}\n"
+         limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32{limits}}}\n"
     )
 }
 
@@ -224,7 +240,8 @@ impl Peer {
             .expect("the connection ended before a head had come")
     }
 
-    fn try_read_head(&mut self) -> Option<String> {
+    /// Nothing where the connection ends first.
+    pub fn try_read_head(&mut self) -> Option<String> {
         self.try_read_until("\r\n\r\n").ok()
     }
 

@@ -2,5 +2,6 @@
 
 mod differential;
 mod harness;
+mod limits;
 mod requests;
 mod responses;

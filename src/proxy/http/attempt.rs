@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::{Copy, CopyError, Cut};
+use super::body::{Copy, CopyError, Cut, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
@@ -64,6 +64,8 @@ pub async fn run<D: Downstream>(
         || scratch.request.fields.contains(Known::IdempotencyKey);
     let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
     let mut replay = Replay::new(if keep { settings.replay_bytes_max } else { 0 });
+    // Asked for before any of the body is read; every attempt sends all of it.
+    let size = down.size();
     let retries_max = plan.retry.map_or(0, |retry| retry.attempts_max);
     let cluster = &plan.destination.cluster;
     cluster.retry_budget().request_begun(exchange.start);
@@ -92,6 +94,7 @@ pub async fn run<D: Downstream>(
         let attempt = Attempt {
             session,
             plan,
+            size,
             replayable,
             fresh,
             began,
@@ -264,6 +267,8 @@ async fn back_off<D: Downstream>(
 struct Attempt<'a> {
     session: &'a Session,
     plan: &'a Plan<'a>,
+    /// Of the request's body.
+    size: Size,
     replayable: bool,
     fresh: bool,
     began: Instant,
@@ -351,7 +356,7 @@ impl Attempt<'_> {
             pin!(
                 worker
                     .pool
-                    .open(&wanted, head, down.size(), self.began, &worker.settings)
+                    .open(&wanted, head, self.size, self.began, &worker.settings)
             );
         poll_fn(|cx| {
             if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
