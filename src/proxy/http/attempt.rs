@@ -52,6 +52,12 @@ struct Failed {
     again: Again,
 }
 
+/// When the next attempt begins.
+enum Next {
+    AtOnce,
+    AfterBackOff,
+}
+
 pub async fn run<D: Downstream>(
     session: &Session,
     plan: &Plan<'_>,
@@ -59,115 +65,174 @@ pub async fn run<D: Downstream>(
     scratch: &mut Scratch,
     exchange: &mut Exchange,
 ) -> Result<Answered, Ended> {
-    let settings = &session.worker.settings;
-    let replayable = scratch.request.method.is_idempotent()
-        || scratch.request.fields.contains(Known::IdempotencyKey);
-    let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
-    let mut replay = Replay::new(if keep { settings.replay_bytes_max } else { 0 });
-    // Asked for before any of the body is read; every attempt sends all of it.
-    let size = down.size();
-    let retries_max = plan.retry.map_or(0, |retry| retry.attempts_max);
-    let cluster = &plan.destination.cluster;
-    cluster.retry_budget().request_begun(exchange.start);
-    let mut last: Option<Failure> = None;
-    let (mut again_on, mut retries) = (None, 0);
+    let mut tries = Tries::new(session, plan, down, &scratch.request);
+    let budget = plan.destination.cluster.retry_budget();
+    budget.request_begun(exchange.start);
     loop {
-        let fresh = again_on.is_some();
-        let lease = match again_on.take() {
-            Some(lease) => lease,
-            None => match pick(session, plan, exchange) {
-                Ok(lease) => lease,
-                Err(failure) => return Err(Ended::Refused(last.unwrap_or(failure))),
-            },
+        let (attempt, lease) = tries.begin(exchange)?;
+        let began = attempt.began;
+        let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
+        let next = match result.await? {
+            Ok((upstream, request)) => {
+                if !tries.wants_another(scratch, exchange) {
+                    return Ok(Answered {
+                        upstream,
+                        lease,
+                        request,
+                        replay: tries.replay,
+                        began,
+                    });
+                }
+                let outcome = outcome_of(&scratch.response);
+                lease.settle(outcome, began.elapsed(), Instant::now());
+                Next::AfterBackOff
+            }
+            Err(failed) => tries.failed(failed, lease, began, exchange)?,
         };
-        let endpoint = lease.endpoint().id;
-        plan.destination.series.attempts.increment();
-        if exchange.attempts > 0 {
-            plan.destination.series.retries.increment();
+        if let Next::AfterBackOff = next {
+            Box::pin(tries.back_off(down, exchange)).await?;
         }
-        exchange.attempts += 1;
-        exchange.endpoint = Some(lease.endpoint().address);
-        if !exchange.tried.contains(&endpoint) {
-            exchange.tried.push(endpoint);
-        }
-        let began = Instant::now();
-        let attempt = Attempt {
+        tries.replay.rewind();
+    }
+}
+
+/// What a request may still try, and what has come of it so far.
+struct Tries<'a> {
+    session: &'a Session,
+    plan: &'a Plan<'a>,
+    /// Of the request's body. Asked for before any of it is read, because every attempt sends all of it.
+    size: Size,
+    replayable: bool,
+    replay: Replay,
+    /// Retries that the route has asked for.
+    retries: u32,
+    /// An endpoint that gets the request once more, on a new connection.
+    again_on: Option<Lease>,
+    last: Option<Failure>,
+}
+
+impl<'a> Tries<'a> {
+    fn new<D: Downstream>(
+        session: &'a Session,
+        plan: &'a Plan<'a>,
+        down: &D,
+        head: &RequestHead,
+    ) -> Self {
+        let replayable = head.method.is_idempotent() || head.fields.contains(Known::IdempotencyKey);
+        let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
+        let bytes_max = session.worker.settings.replay_bytes_max;
+        Self {
             session,
             plan,
-            size,
+            size: down.size(),
             replayable,
-            fresh,
-            began,
-            endpoint,
-        };
-        match attempt
-            .once(&lease, down, scratch, exchange, &mut replay)
-            .await?
-        {
-            Ok((upstream, request)) => {
-                let answered = Answered {
-                    upstream,
-                    lease,
-                    request,
-                    replay,
-                    began,
-                };
-                if retries >= retries_max || !wants_retry(plan, scratch, replayable) {
-                    return Ok(answered);
-                }
-                if !answered.replay.is_possible()
-                    || !cluster.retry_budget().try_retry(Instant::now())
-                {
-                    plan.destination.series.retries_refused.increment();
-                    exchange.flag(Flag::RetryLimitExceeded);
-                    return Ok(answered);
-                }
-                answered.lease.settle(
-                    outcome_of(&scratch.response),
-                    began.elapsed(),
-                    Instant::now(),
-                );
-                replay = answered.replay;
-            }
-            Err(failed) => {
-                tracing::debug!(endpoint = ?exchange.endpoint, failure = %failed.failure, "Attempt failed");
-                match failed.again {
-                    Again::Fresh => {
-                        again_on = Some(lease);
-                        replay.rewind();
-                        last = Some(failed.failure);
-                        continue;
-                    }
-                    Again::No => {
-                        lease.settle(failed.outcome, began.elapsed(), Instant::now());
-                        return Err(Ended::Refused(failed.failure));
-                    }
-                    Again::Elsewhere => {
-                        lease.settle(failed.outcome, began.elapsed(), Instant::now())
-                    }
-                }
-                if exchange.tried.len() >= settings.safe_attempts_max {
-                    return Err(Ended::Refused(failed.failure));
-                }
-                let others = cluster.endpoints().endpoints.len() > exchange.tried.len();
-                if others && !matches!(failed.failure, Failure::UpstreamTimeout { .. }) {
-                    replay.rewind();
-                    last = Some(failed.failure);
-                    continue;
-                }
-                if retries >= retries_max || !cluster.retry_budget().try_retry(Instant::now()) {
-                    return Err(Ended::Refused(failed.failure));
-                }
-                last = Some(failed.failure);
-            }
+            replay: Replay::new(if keep { bytes_max } else { 0 }),
+            retries: 0,
+            again_on: None,
+            last: None,
         }
-        // A retry that the route asks for: it waits, and where every endpoint has had its turn they all get another.
-        retries += 1;
-        Box::pin(back_off(session, plan, down, exchange, retries)).await?;
-        if exchange.tried.len() >= cluster.endpoints().endpoints.len() {
+    }
+
+    /// The next attempt, and the endpoint it goes to.
+    fn begin(&mut self, exchange: &mut Exchange) -> Result<(Attempt<'a>, Lease), Ended> {
+        let fresh = self.again_on.is_some();
+        let lease = match self.again_on.take() {
+            Some(lease) => lease,
+            None => pick(self.session, self.plan, exchange)
+                .map_err(|failure| Ended::Refused(self.last.take().unwrap_or(failure)))?,
+        };
+        let endpoint = lease.endpoint();
+        self.plan.destination.series.attempts.increment();
+        if exchange.attempts > 0 {
+            self.plan.destination.series.retries.increment();
+        }
+        exchange.attempts += 1;
+        exchange.endpoint = Some(endpoint.address);
+        if !exchange.tried.contains(&endpoint.id) {
+            exchange.tried.push(endpoint.id);
+        }
+        let attempt = Attempt {
+            session: self.session,
+            plan: self.plan,
+            size: self.size,
+            replayable: self.replayable,
+            fresh,
+            began: Instant::now(),
+            endpoint: endpoint.id,
+        };
+        Ok((attempt, lease))
+    }
+
+    /// Whether the route asks for another attempt after this answer, and there may be one.
+    fn wants_another(&self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
+        if self.retries >= self.retries_max() || !wants_retry(self.plan, scratch, self.replayable) {
+            return false;
+        }
+        let granted = self.replay.is_possible() && self.may_retry();
+        if !granted {
+            self.plan.destination.series.retries_refused.increment();
+            exchange.flag(Flag::RetryLimitExceeded);
+        }
+        granted
+    }
+
+    /// What follows on a failed attempt: another, or the failure is the answer.
+    fn failed(
+        &mut self,
+        failed: Failed,
+        lease: Lease,
+        began: Instant,
+        exchange: &Exchange,
+    ) -> Result<Next, Ended> {
+        let Failed {
+            failure,
+            outcome,
+            again,
+        } = failed;
+        tracing::debug!(endpoint = ?exchange.endpoint, %failure, "Attempt failed");
+        if let Again::Fresh = again {
+            self.again_on = Some(lease);
+            self.last = Some(failure);
+            return Ok(Next::AtOnce);
+        }
+        lease.settle(outcome, began.elapsed(), Instant::now());
+        let tried = exchange.tried.len();
+        if matches!(again, Again::No) || tried >= self.session.worker.settings.safe_attempts_max {
+            return Err(Ended::Refused(failure));
+        }
+        let others = self.plan.destination.cluster.endpoints().endpoints.len() > tried;
+        let next = if others && !matches!(failure, Failure::UpstreamTimeout { .. }) {
+            Next::AtOnce
+        } else if self.retries < self.retries_max() && self.may_retry() {
+            Next::AfterBackOff
+        } else {
+            return Err(Ended::Refused(failure));
+        };
+        self.last = Some(failure);
+        Ok(next)
+    }
+
+    fn retries_max(&self) -> u32 {
+        self.plan.retry.map_or(0, |retry| retry.attempts_max)
+    }
+
+    fn may_retry(&self) -> bool {
+        let budget = self.plan.destination.cluster.retry_budget();
+        budget.try_retry(Instant::now())
+    }
+
+    /// Waits before a retry that the route asks for. Where every endpoint has had its turn, they all get another.
+    async fn back_off<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        exchange: &mut Exchange,
+    ) -> Result<(), Ended> {
+        self.retries += 1;
+        back_off(self.session, self.plan, down, exchange, self.retries).await?;
+        if exchange.tried.len() >= self.plan.destination.cluster.endpoints().endpoints.len() {
             exchange.tried.clear();
         }
-        replay.rewind();
+        Ok(())
     }
 }
 
