@@ -137,6 +137,34 @@ fn a_plain_request_arrives_as_it_was_sent() {
 }
 
 #[test]
+fn that_a_request_has_no_body_is_said_where_one_could_be() {
+    let table = [
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\n\r\n",
+            Some("0"),
+        ),
+        (
+            "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            Some("0"),
+        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", Some("0")),
+        ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+    ];
+    for (bytes, length) in table {
+        let mesh = plain();
+        let mut client = mesh.connect();
+        client.send(bytes.as_bytes());
+        assert_eq!(status(&client.read_head()), 200, "{bytes:?}");
+        assert_eq!(
+            field(&mesh.only_head(), "content-length"),
+            length,
+            "{bytes:?}"
+        );
+    }
+}
+
+#[test]
 fn a_request_that_comes_byte_by_byte_is_the_same_request() {
     let mesh = after_chunks();
     let mut client = mesh.connect();

@@ -44,6 +44,9 @@ impl Http1 {
     /// Queues the head; the copy of the body flushes it.
     fn begin(&mut self, head: &RequestHead, size: Size) {
         let framing = match size {
+            // RFC 9110, section 8.6: where a body could be, its absence is said; and what the client said stays.
+            Size::None if head.method.expects_content() => Framing::Length(0),
+            Size::None if head.fields.contains(Known::ContentLength) => Framing::Length(0),
             Size::None => Framing::None,
             Size::Exact(length) => Framing::Length(length),
             Size::Unknown => Framing::Chunked,

@@ -68,6 +68,11 @@ impl Method {
     pub fn is_idempotent(&self) -> bool {
         self.is_safe() || matches!(self, Method::Put | Method::Delete)
     }
+
+    /// Its content has a meaning, so that a request without any says so (RFC 9110, 8.6).
+    pub fn expects_content(&self) -> bool {
+        matches!(self, Method::Post | Method::Put | Method::Patch)
+    }
 }
 
 #[cfg(test)]
