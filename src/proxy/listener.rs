@@ -21,7 +21,7 @@ use super::http::head::RequestHead;
 use super::http::{plan, tunnel};
 use super::http1::conn::Conn;
 use super::session::Session;
-use super::worker::Worker;
+use super::worker::{Admitted, Worker};
 use super::{http1, http2, tcp};
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
@@ -48,12 +48,13 @@ pub async fn accept(worker: Rc<Worker>, socket: std::net::TcpListener, entry: Ar
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 backoff = BACKOFF_MIN;
-                if worker.connections() >= worker.settings.downstream_connections_max {
+                let Some(admitted) = worker.admit() else {
                     tracing::warn!(%peer, "Connection refused: limits.downstream_connections_max is reached");
                     worker.shed(SHED);
                     continue;
-                }
-                tokio::task::spawn_local(connection(worker.clone(), entry.clone(), tcp, peer));
+                };
+                let connection = connection(admitted, worker.clone(), entry.clone(), tcp, peer);
+                tokio::task::spawn_local(connection);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -76,7 +77,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
+async fn connection(
+    admitted: Admitted,
+    worker: Rc<Worker>,
+    entry: Arc<Entry>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    admitted.wakes_this_task().await;
     let original = match entry.role {
         Role::Gateway => None,
         Role::Outbound | Role::Inbound => original_dst(&tcp).ok().flatten(),
@@ -174,16 +182,25 @@ async fn first_bytes(session: &Session, conn: &mut Conn) -> Detected {
             if detected != Detected::Undecided {
                 return Poll::Ready(detected);
             }
-            match std::task::ready!(conn.poll_fill(cx)) {
-                Ok(count) if count > 0 => {}
-                _ if conn.has_unread() => return Poll::Ready(Detected::Http1),
-                _ => return Poll::Ready(Detected::Undecided),
+            match conn.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) if conn.has_unread() => return Poll::Ready(Detected::Http1),
+                Poll::Ready(_) => return Poll::Ready(Detected::Undecided),
+                Poll::Pending if is_unwanted(session, conn) => {
+                    return Poll::Ready(Detected::Undecided);
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     });
     // The first byte may take as long as an idle connection, the rest as long as a head.
     let limit = session.worker.settings.header_timeout;
     timeout(limit, reading).await.unwrap_or(Detected::Undecided)
+}
+
+/// Nothing has come, and while the worker drains nothing new is wanted.
+fn is_unwanted(session: &Session, conn: &Conn) -> bool {
+    !conn.has_unread() && session.worker.is_draining()
 }
 
 /// A sidecar's connection: anything the application speaks.
@@ -236,6 +253,9 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
                     return Poll::Ready(Sniffed::Protocol(Detected::Opaque));
                 }
                 Poll::Ready(_) => return Poll::Ready(Sniffed::Protocol(Detected::Undecided)),
+                Poll::Pending if is_unwanted(session, conn) => {
+                    return Poll::Ready(Sniffed::Protocol(Detected::Undecided));
+                }
                 Poll::Pending => break,
             }
         }
@@ -309,7 +329,6 @@ async fn opaque(
     destination: &Destination,
     requests: &Arc<RequestSeries>,
 ) {
-    let _registered = poll_fn(|cx| Poll::Ready(session.worker.register(cx.waker()))).await;
     let mut exchange = session.begin();
     exchange.series = Some(requests.clone());
     exchange.service = Some(destination.label.clone());

@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
@@ -167,11 +168,14 @@ impl Worker {
             .for_each(|(_, waker)| waker.wake_by_ref());
     }
 
-    /// Descriptors are short: idle connections on both sides give theirs back.
-    pub fn shed(&self, downstream: usize) {
+    /// Descriptors are short: connections that are idle now give theirs back, on both sides.
+    pub fn shed(self: &Rc<Self>, downstream: usize) {
         self.pool.shed();
         self.shedding.set(downstream);
         self.wake_all();
+        // Tasks run in the order in which they were woken, so this one runs when all of those have been asked.
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { worker.shedding.set(0) });
     }
 
     /// Asked by an idle downstream connection: whether it is one of those to close.
@@ -181,19 +185,19 @@ impl Worker {
         left > 0
     }
 
-    /// Downstream connections of all workers.
-    pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Relaxed)
-    }
-
-    /// Counts a downstream connection, and wakes it when the worker drains.
-    pub fn register(self: &Rc<Self>, waker: &Waker) -> Registered {
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let place = self.connections.borrow_mut().insert(waker.clone());
-        Registered {
+    /// Counts a downstream connection of this worker. `None` where all workers together have as many as they may.
+    pub fn admit(self: &Rc<Self>) -> Option<Admitted> {
+        let connections_max = self.settings.downstream_connections_max;
+        let count = |count| (count < connections_max).then_some(count + 1);
+        let connections = &self.shared.connections;
+        connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+            .ok()?;
+        let place = self.connections.borrow_mut().insert(Waker::noop().clone());
+        Some(Admitted {
             worker: self.clone(),
             place,
-        }
+        })
     }
 
     /// Wakes an exchange's task when nothing has moved on it for `limit`, to the second.
@@ -238,12 +242,23 @@ impl Worker {
 }
 
 /// A downstream connection's place in its worker. Dropping it uncounts the connection.
-pub struct Registered {
+pub struct Admitted {
     worker: Rc<Worker>,
     place: usize,
 }
 
-impl Drop for Registered {
+impl Admitted {
+    /// From now on the task that awaits this is woken when the worker drains or sheds.
+    pub async fn wakes_this_task(&self) {
+        poll_fn(|cx| {
+            self.worker.connections.borrow_mut()[self.place] = cx.waker().clone();
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(self.place);
         self.worker

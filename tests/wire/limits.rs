@@ -122,3 +122,26 @@ fn a_connection_above_the_limit_is_closed_while_those_below_are_served() {
         assert_eq!(status(&client.read_head()), 200);
     }
 }
+
+#[test]
+fn a_connection_that_says_nothing_counts_too() {
+    let extra = Extra {
+        rule: "",
+        limits: ", downstream_connections_max: 4",
+    };
+    let mesh = Mesh::start_with(&extra, |upstream, _| {
+        upstream.send(OK);
+        Then::Keep
+    });
+    let mut clients: Vec<Peer> = (0..20).map(|_| mesh.connect()).collect();
+    let served = clients.iter_mut().filter_map(|client| {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.try_read_head()
+    });
+    // All are held to the end. The first may be the harness's own, which asked whether the proxy listens.
+    let served = served.count();
+    assert!(
+        (3..=4).contains(&served),
+        "{served} of 20 with a limit of 4"
+    );
+}

@@ -36,7 +36,6 @@ enum Next {
 
 /// Serves a connection until it ends.
 pub async fn serve(session: Session, mut conn: Conn) {
-    let _registered = poll_fn(|cx| Poll::Ready(session.worker.register(cx.waker()))).await;
     let mut timer = Timer::default();
     loop {
         if !park(&session, &mut conn, &mut timer).await {

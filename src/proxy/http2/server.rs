@@ -48,7 +48,6 @@ enum End {
 /// Serves a connection until it ends. `before` was read already.
 pub async fn serve(session: Session, stream: Stream, before: Buffer) {
     let session = Rc::new(session);
-    let _registered = poll_fn(|cx| Poll::Ready(session.worker.register(cx.waker()))).await;
     let counts = Rc::new(Counts::default());
     let head_bytes_max = session.worker.settings.head_limits.head_bytes_max;
     let mut builder = h2::server::Builder::new();
