@@ -29,7 +29,7 @@ pub struct Mesh {
     proxy: Child,
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What a test's proxy has beyond what all have, as YAML.
@@ -55,11 +55,15 @@ impl Mesh {
         let upstream = serve(answer, heads.clone());
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [port, admin] = free_ports();
+        let access_log = folder.path().join("access.log");
         let write = |name: &str, text: String| {
             std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
         };
         write("mesh.yaml", mesh_yaml(port, upstream, extra.rule));
-        write("proxy.yaml", proxy_yaml(admin, extra.limits));
+        write(
+            "proxy.yaml",
+            proxy_yaml(admin, &access_log.display().to_string(), extra.limits),
+        );
         let proxy = Command::new(env!("CARGO_BIN_EXE_pillion"))
             .args(["proxy", "--config"])
             .arg(folder.path().join("proxy.yaml"))
@@ -70,7 +74,7 @@ impl Mesh {
             proxy,
             address: (Ipv4Addr::LOCALHOST, port).into(),
             heads,
-            _folder: folder,
+            folder,
         };
         mesh.wait_until_it_serves();
         mesh
@@ -97,6 +101,20 @@ impl Mesh {
         let heads = self.heads();
         assert_eq!(heads.len(), 1, "{heads:?}");
         heads[0].clone()
+    }
+
+    /// The lines of the access log, once there are so many.
+    pub fn access_log(&self, count: usize) -> Vec<String> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let log = std::fs::read_to_string(self.folder.path().join("access.log"));
+            let lines: Vec<String> = log.unwrap_or_default().lines().map(str::to_owned).collect();
+            if lines.len() >= count {
+                return lines;
+            }
+            assert!(begun.elapsed() < HANG_GUARD, "only {lines:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn wait_until_it_serves(&mut self) {
@@ -136,9 +154,10 @@ fn mesh_yaml(port: u16, upstream: SocketAddr, rule: &str) -> String {
     )
 }
 
-fn proxy_yaml(admin: u16, limits: &str) -> String {
+fn proxy_yaml(admin: u16, access_log: &str, limits: &str) -> String {
     format!(
         "admin: {{address: '127.0.0.1:{admin}'}}\n\
+         access_log: {{path: '{access_log}'}}\n\
          mesh: mesh.yaml\n\
          workers: 1\n\
          log: {{level: error}}\n\

@@ -99,6 +99,26 @@ fn malformed_heads_are_refused_and_never_forwarded() {
 }
 
 #[test]
+fn what_is_refused_leaves_its_line_in_the_access_log() {
+    let table = [
+        "GET /a HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n",
+        "GET /b HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+        "GET /c HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        // This one is given up on after the header timeout.
+        "GET /d HTTP/1.1\r\nHost: a\r\nX: b\r\n",
+    ];
+    let mesh = plain();
+    for bytes in table {
+        let answer = mesh.exchange(bytes.as_bytes());
+        assert!(matches!(status(&answer), 400 | 408), "{answer:?}");
+    }
+    let lines = mesh.access_log(table.len());
+    for (line, path) in lines.iter().zip(["/a", "/b", "/c", "/d"]) {
+        assert!(line.contains(&format!("\"path\":\"{path}\"")), "{lines:?}");
+    }
+}
+
+#[test]
 fn what_is_too_large_is_refused() {
     let mesh = plain();
     let long = "a".repeat(20 * 1024);

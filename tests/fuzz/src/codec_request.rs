@@ -36,7 +36,11 @@ enum Read {
 }
 
 fn read(bytes: &[u8]) -> Read {
-    match parse_request(bytes, &LIMITS, &mut RequestHead::new()) {
+    let mut head = RequestHead::new();
+    let parsed = parse_request(bytes, &LIMITS, &mut head);
+    // What was refused is logged all the same.
+    let _ = (head.authority(), list(&head.fields));
+    match parsed {
         Ok(Parsed::Partial) => Read::Partial,
         Ok(Parsed::Complete(consumed)) => Read::Complete(consumed),
         Err(_) => Read::Refused,

@@ -38,7 +38,10 @@ enum Read {
 }
 
 fn read(bytes: &[u8]) -> Read {
-    match parse_response(bytes, &LIMITS, &mut ResponseHead::default()) {
+    let mut head = ResponseHead::default();
+    let parsed = parse_response(bytes, &LIMITS, &mut head);
+    let _ = list(&head.fields);
+    match parsed {
         Ok(Parsed::Partial) => Read::Partial,
         Ok(Parsed::Complete(consumed)) => Read::Complete(consumed),
         Err(_) => Read::Refused,

@@ -22,11 +22,26 @@ struct Uneven {
 }
 
 /// Reads the lines from `start` into `fields`, which are clear. Where the section ends behind its empty line; None when
-/// it goes on beyond the buffer, and then the fields are of no use.
+/// it goes on beyond the buffer. The fields are those of a whole section, or none.
 ///
 /// Names with underscores that imitate trusted ones are left out.
 #[inline]
 pub(super) fn read_fields(
+    buf: &[u8],
+    start: usize,
+    fields_max: usize,
+    fields: &mut Fields,
+) -> Result<Option<usize>, FieldsError> {
+    let read = read_lines(buf, start, fields_max, fields);
+    if !matches!(read, Ok(Some(_))) {
+        // Their bytes are copied at the end of the section only.
+        fields.clear();
+    }
+    read
+}
+
+#[inline]
+fn read_lines(
     buf: &[u8],
     start: usize,
     fields_max: usize,

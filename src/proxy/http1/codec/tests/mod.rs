@@ -19,7 +19,10 @@ fn request(bytes: &[u8]) -> Result<(RequestHead, usize), Refusal> {
 
 fn request_within(bytes: &[u8], limits: &Limits) -> Result<(RequestHead, usize), Refusal> {
     let mut head = RequestHead::new();
-    match parse_request(bytes, limits, &mut head)? {
+    let parsed = parse_request(bytes, limits, &mut head);
+    // What was refused or is incomplete is logged all the same.
+    let _ = (head.authority(), list(&head.fields));
+    match parsed? {
         Parsed::Complete(consumed) => request_framing(&head).map(|_| (head, consumed)),
         Parsed::Partial => Ok((head, 0)),
     }
@@ -27,7 +30,9 @@ fn request_within(bytes: &[u8], limits: &Limits) -> Result<(RequestHead, usize),
 
 fn response(bytes: &[u8], method: &str) -> Result<(ResponseHead, Framing), BadResponse> {
     let mut head = ResponseHead::default();
-    match parse_response(bytes, &Limits::DEFAULT, &mut head)? {
+    let parsed = parse_response(bytes, &Limits::DEFAULT, &mut head);
+    let _ = list(&head.fields);
+    match parsed? {
         Parsed::Complete(_) => {
             let framing = response_framing(&head, &Method::from_bytes(method.as_bytes()))?;
             Ok((head, framing))
