@@ -190,7 +190,11 @@ impl Process {
             }
             Err(problems) => {
                 for problem in &problems {
-                    tracing::error!(problem = %problem, "Configuration refused");
+                    if problem.is_error() {
+                        tracing::error!(%problem, "Configuration refused");
+                    } else {
+                        tracing::warn!(%problem, "Configuration");
+                    }
                 }
                 self.status.rejected.increment();
                 *lock(&self.status.problems) = problems.clone();

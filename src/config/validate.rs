@@ -13,6 +13,8 @@ pub struct DocumentId {
     pub kind: &'static str,
     pub namespace: String,
     pub name: String,
+    /// The line of the whole text, from 1, on which `text` begins.
+    pub first_line: u32,
     pub text: String,
 }
 
@@ -29,6 +31,7 @@ pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, 
                 kind: head.identity.kind.as_str(),
                 namespace: head.identity.name.namespace.to_string(),
                 name: head.identity.name.name.to_string(),
+                first_line: part.first_line + blank_lines(part.text),
                 text: part.text.trim_matches(['\n', '\r']).to_owned() + "\n",
             }),
             None => {
@@ -47,6 +50,12 @@ pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, 
     }
     Problem::arrange(&mut problems);
     Err(problems)
+}
+
+/// How many empty lines stand before anything else.
+fn blank_lines(text: &str) -> u32 {
+    let blank = text.len() - text.trim_start_matches(['\n', '\r']).len();
+    text[..blank].bytes().filter(|byte| *byte == b'\n').count() as u32
 }
 
 /// Every problem, warning and note of these sources taken together; [`Loader::problems`] is for doing it again and again.

@@ -70,17 +70,11 @@ impl Batch {
                     && batch.text.len() + document.text.len() < TOGETHER_BYTES
             };
             let origin = source.origin.to_string();
-            // Where a document's own text stands in its file.
-            let before = source
-                .text
-                .find(document.text.trim_end())
-                .map_or("", |offset| &source.text[..offset]);
-            let first_line = before.matches('\n').count() as u32 + 1;
             match batches.last_mut().filter(fits) {
-                Some(batch) => batch.add(&origin, &document.text, first_line),
+                Some(batch) => batch.add(&origin, &document.text, document.first_line),
                 None => {
                     let mut batch = Batch::default();
-                    batch.add(&origin, &document.text, first_line);
+                    batch.add(&origin, &document.text, document.first_line);
                     batches.push(batch);
                 }
             }
@@ -180,6 +174,8 @@ mod tests {
             [100, 60]
         );
         assert!(batches[0].text.starts_with("kind: Service"));
+        // The first service is the 81st document, and its name begins like those of others.
+        assert_eq!(batches[0].parts[0], (1, "mesh".to_owned(), 241));
         assert!(batches[1].text.starts_with("kind: HTTPRoute"));
     }
 }

@@ -43,7 +43,7 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Apply every document of files and folders, or none
+    /// Apply every document of files and folders, or none; more than 100 go in parts, each of them whole or not at all
     Apply {
         /// YAML files or folders; - is standard input
         #[arg(required = true, value_name = "FILE|FOLDER")]
@@ -259,7 +259,15 @@ async fn apply(
             change,
         )
         .await;
-        let applied = sent.map_err(|failure| batch.relocate(failure))?;
+        let applied = sent.map_err(|failure| {
+            if index > 0 && !change.dry_run {
+                eprintln!(
+                    "Parts 1 to {index} of {parts} are in effect; `pillion config history` lists their revisions, \
+                     `pillion config rollback` undoes them."
+                );
+            }
+            batch.relocate(failure)
+        })?;
         if parts > 1 && connection.output == Output::Text {
             eprintln!(
                 "part {} of {parts}: revision {}",
