@@ -2,7 +2,8 @@
 //!
 //! Two things keep a request from meeting a connection that its upstream is just closing (the keep-alive race): an
 //! idle connection is looked at on checkout, and each endpoint's idle time is learned from `Keep-Alive: timeout=`
-//! and from the ages at which it was seen to close.
+//! and from the ages at which it was seen to close. What remains is repeated where that is safe; a request that must not be
+//! sent twice gets a reused connection only of an endpoint that has earned it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,8 +28,14 @@ use crate::proxy::http1::conn::Conn;
 use crate::proxy::http2::client::Connection;
 use crate::proxy::settings::Settings;
 
-/// After an endpoint closed an idle connection under us, requests that must not be sent twice get fresh connections for so long.
+/// After an endpoint closed an idle connection, requests that must not be sent twice get fresh connections for so long; and
+/// what was seen of an endpoint counts for so long after its last answer.
 const DISTRUST: Duration = Duration::from_secs(10);
+/// They also do while an endpoint is new to this worker: the sweep has then looked at its idle connections at least once. It
+/// costs a connect for each such request in these seconds.
+const PROBATION: Duration = Duration::from_secs(2);
+/// What was learned of an endpoint that is not used is forgotten.
+const FORGET: Duration = Duration::from_secs(300);
 /// Idle time never shrinks below this, however early an endpoint was seen to close.
 const IDLE_MIN: Duration = Duration::from_millis(500);
 /// HTTP/2 connections to one endpoint, opened when the streams of those at hand are used up.
@@ -60,7 +67,10 @@ struct Slot {
     connecting: Option<Connecting>,
     /// Learned: connections idle for longer are not used.
     idle_max: Option<Duration>,
-    distrust_until: Option<Instant>,
+    /// From then on requests that must not be sent twice may go on reused connections.
+    trusted_at: Option<Instant>,
+    /// When a connection last came back with its answer complete.
+    answered_at: Option<Instant>,
     /// TLS chose HTTP/1.1 where HTTP/2 was offered.
     negotiated_http1: bool,
 }
@@ -130,8 +140,7 @@ impl Pool {
     fn checkout(&self, wanted: &Wanted<'_>, now: Instant, settings: &Settings) -> Option<Http1> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&wanted.endpoint.id)?;
-        let distrusted = !wanted.replayable && slot.distrust_until.is_some_and(|until| now < until);
-        if wanted.fresh || distrusted {
+        if wanted.fresh || !(wanted.replayable || slot.is_trusted(now)) {
             return None;
         }
         let idle_max = slot
@@ -322,6 +331,8 @@ impl Pool {
         }
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(http1.endpoint).or_default();
+        let now = Instant::now();
+        slot.answered(now);
         if let Some(timeout) = http1.keep_alive_timeout {
             slot.idle_max = Some(earlier(timeout));
         }
@@ -331,7 +342,7 @@ impl Pool {
             slot.idle.push(Idle {
                 conn: http1.conn,
                 permit: http1.permit,
-                since: Instant::now(),
+                since: now,
             });
         }
     }
@@ -340,7 +351,7 @@ impl Pool {
     pub fn was_closed_under_us(&self, endpoint: EndpointId, now: Instant) {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(endpoint).or_default();
-        slot.distrust_until = Some(now + DISTRUST);
+        slot.trusted_at = Some(now + DISTRUST);
     }
 
     /// Lets go of what is closed or too old; called each second.
@@ -394,15 +405,34 @@ impl Slot {
     fn learn_close(&mut self, age: Duration, now: Instant) {
         let learned = earlier(age);
         self.idle_max = Some(self.idle_max.map_or(learned, |known| known.min(learned)));
-        self.distrust_until = Some(now + DISTRUST);
+        self.trusted_at = Some(now + DISTRUST);
+    }
+
+    /// A connection has come back. The first one, and the first after a long silence, begins a probation.
+    fn answered(&mut self, now: Instant) {
+        if self.is_unknown(now) {
+            let probation = now + PROBATION;
+            self.trusted_at = Some(self.trusted_at.map_or(probation, |at| at.max(probation)));
+        }
+        self.answered_at = Some(now);
+    }
+
+    fn is_unknown(&self, now: Instant) -> bool {
+        self.answered_at
+            .is_none_or(|at| now.saturating_duration_since(at) > DISTRUST)
+    }
+
+    fn is_trusted(&self, now: Instant) -> bool {
+        !self.is_unknown(now) && self.trusted_at.is_some_and(|at| at <= now)
     }
 
     fn is_empty(&self, now: Instant) -> bool {
+        let last = self.answered_at.max(self.trusted_at);
         self.idle.is_empty()
             && self.http2.is_empty()
             && self.connecting.is_none()
-            && self.idle_max.is_none()
-            && self.distrust_until.is_none_or(|until| until < now)
+            && !self.negotiated_http1
+            && last.is_none_or(|last| now.saturating_duration_since(last) > FORGET)
     }
 }
 
