@@ -1,7 +1,8 @@
-//! Small things that know nothing of a mesh: buffers, the network seam, timers, units, back-off.
+//! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off.
 
 pub mod backoff;
 pub mod buffer;
+pub mod cidr;
 pub mod ewma;
 pub mod memory;
 pub mod net;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
+use crate::base::cidr::Cidr;
 use crate::intercept::{
-    self, Cidr, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State,
+    self, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State,
 };
 
 #[derive(clap::Args)]

@@ -14,5 +14,5 @@ mod table;
 
 pub use nft::{InterceptError, Removal, State, apply, rehearse, remove, state};
 pub use original::{OriginalDst, original_dst};
-pub use ranges::{Cidr, Interface, PortRange, RangeError};
+pub use ranges::{Interface, PortRange, RangeError};
 pub use rules::{Inbound, Outbound, Rules};

@@ -1,7 +1,8 @@
 //! What is redirected: plain data, and what it says in nftables statements. Nothing here touches the machine.
 
-use super::ranges::{Cidr, Interface, PortRange};
+use super::ranges::{Interface, PortRange};
 use super::table::{self, INBOUND, OUTBOUND};
+use crate::base::cidr::Cidr;
 
 /// Which connections are sent to the proxy instead of where they were going.
 #[derive(Clone, PartialEq, Eq, Debug)]
