@@ -74,7 +74,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         None => None,
     };
     let plane = DataPlane::start(Start {
-        settings: settings(&bootstrap.limits),
+        settings: settings(&bootstrap),
         workers: workers(&bootstrap),
         sidecar: sidecar(&bootstrap),
         metrics: metrics.clone(),
@@ -432,7 +432,8 @@ async fn resolve_names(clusters: Arc<Clusters>) {
     }
 }
 
-fn settings(limits: &bootstrap::Limits) -> Settings {
+fn settings(bootstrap: &SidecarBootstrap) -> Settings {
+    let limits = &bootstrap.limits;
     Settings {
         head_limits: codec::Limits {
             head_bytes_max: limits.header_bytes_max,
@@ -448,6 +449,7 @@ fn settings(limits: &bootstrap::Limits) -> Settings {
         downstream_idle_timeout: limits.idle_timeout,
         upstream_idle_timeout: limits.upstream_idle_timeout,
         downstream_connections_max: limits.downstream_connections_max as usize,
+        trusted_networks: bootstrap.trusted_networks.clone(),
         ..Settings::default()
     }
 }

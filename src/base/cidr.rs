@@ -13,6 +13,8 @@ pub enum CidrError {
     Network(String),
     #[error("`{written}` has bits set beyond its prefix; did you mean {meant}?")]
     HostBits { written: String, meant: Cidr },
+    #[error("`{written}` is an IPv4 network written as IPv6; did you mean {meant}?")]
+    Mapped { written: String, meant: Cidr },
 }
 
 /// A network: an address whose bits beyond the prefix are zero.
@@ -49,6 +51,12 @@ impl Cidr {
             && Cidr::around(other.address, self.prefix) == *self
     }
 
+    /// Whether the address is in this network. An IPv4 client of an IPv6 socket counts as what it is, IPv4.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.is_ipv4() && Cidr::around(address, self.prefix) == *self
+    }
+
     /// The same addresses without networks that lie in another one: nft refuses overlapping elements.
     pub fn merged(networks: &[Cidr]) -> Vec<Cidr> {
         let mut sorted = networks.to_vec();
@@ -69,18 +77,26 @@ impl FromStr for Cidr {
 
     fn from_str(written: &str) -> Result<Self, CidrError> {
         let wrong = || CidrError::Network(written.to_owned());
-        let (address, prefix) = match written.split_once('/') {
+        let (address, prefix) = match written.trim().split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
-            None => (written, None),
+            None => (written.trim(), None),
         };
-        let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => prefix.trim().parse().map_err(|_| wrong())?,
+            Some(prefix) => prefix_length(prefix).ok_or_else(wrong)?,
             None => bits,
         };
         if prefix > bits {
             return Err(wrong());
+        }
+        let canonical = address.to_canonical();
+        if canonical != address && prefix >= 96 {
+            // Clients are compared as IPv4, and so would never be in it.
+            return Err(CidrError::Mapped {
+                written: written.to_owned(),
+                meant: Cidr::around(canonical, prefix - 96),
+            });
         }
         let network = Cidr::around(address, prefix);
         if network.address != address {
@@ -91,6 +107,12 @@ impl FromStr for Cidr {
         }
         Ok(network)
     }
+}
+
+/// Digits only, and no zero in front of others.
+fn prefix_length(written: &str) -> Option<u8> {
+    let length = written.parse().ok()?;
+    (u8::to_string(&length) == written).then_some(length)
 }
 
 impl fmt::Display for Cidr {
@@ -140,9 +162,53 @@ mod tests {
             "fd00::/129",
             "10.0.0",
             "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "10.0.0.0 /8",
+            "10.0.0.0/ 8",
+            "10.0.0.0/",
+            "10.0.0.0/8/8",
+            "010.0.0.0/8",
+            "10/8",
+            "[::1]",
+            "localhost",
             "/8",
         ] {
             assert!(written.parse::<Cidr>().is_err(), "{written}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_network_in_the_form_of_ipv6_is_refused_with_the_one_that_was_meant() {
+        let error = "::ffff:10.0.0.0/104".parse::<Cidr>().unwrap_err();
+        assert!(
+            error.to_string().contains("did you mean 10.0.0.0/8?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_network_has_the_addresses_of_its_prefix_in_either_form() {
+        for (network, address, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "fd00::1", true),
+            ("::/0", "10.0.0.1", false),
+            ("::/0", "::ffff:10.0.0.1", false),
+            ("::1", "::1", true),
+            ("fd00::/8", "fe00::1", false),
+        ] {
+            let network: Cidr = network.parse().unwrap();
+            assert_eq!(
+                network.has(address.parse().unwrap()),
+                expected,
+                "{network} {address}"
+            );
         }
     }
 

@@ -89,6 +89,10 @@ async fn connection(
         Role::Gateway => None,
         Role::Outbound | Role::Inbound => original_dst(&tcp).ok().flatten(),
     };
+    let trusted_networks = &worker.settings.trusted_networks;
+    let trusted = trusted_networks
+        .iter()
+        .any(|network| network.has(peer.ip()));
     let mut session = Session {
         worker,
         peer,
@@ -99,6 +103,7 @@ async fn connection(
         http2: false,
         server_name: None,
         peer_text: Session::peer_text(peer.ip()),
+        trusted,
     };
     if session
         .original_dst

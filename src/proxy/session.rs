@@ -30,6 +30,8 @@ pub struct Session {
     pub server_name: Option<Box<str>>,
     /// The peer's address as `X-Forwarded-For` wants it.
     pub peer_text: Box<[u8]>,
+    /// The peer is in one of the trusted networks: what it says of whom it forwards for is believed.
+    pub trusted: bool,
 }
 
 impl Session {

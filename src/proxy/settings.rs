@@ -1,8 +1,9 @@
-//! The limits and times of the data plane that no document sets, with their defaults.
+//! The limits, times and trust of the data plane that no document sets, with their defaults.
 
 use std::time::Duration;
 
 use super::http1::codec::Limits;
+use crate::base::cidr::Cidr;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -33,6 +34,8 @@ pub struct Settings {
     pub http2_streams_max: u32,
     /// Attempts on different endpoints after a connect failure or a provably safe reset.
     pub safe_attempts_max: usize,
+    /// Peers of a gateway that are believed when they say whom they forward for.
+    pub trusted_networks: Vec<Cidr>,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             downstream_connections_max: 100_000,
             http2_streams_max: 256,
             safe_attempts_max: 8,
+            trusted_networks: Vec::new(),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Extra {
     pub rule: &'static str,
     /// Further keys of `limits`, likewise.
     pub limits: &'static str,
+    /// Further lines of the bootstrap file.
+    pub bootstrap: &'static str,
 }
 
 impl Mesh {
@@ -62,7 +64,7 @@ impl Mesh {
         write("mesh.yaml", mesh_yaml(port, upstream, extra.rule));
         write(
             "proxy.yaml",
-            proxy_yaml(admin, &access_log.display().to_string(), extra.limits),
+            proxy_yaml(admin, &access_log.display().to_string(), extra),
         );
         let proxy = Command::new(env!("CARGO_BIN_EXE_pillion"))
             .args(["proxy", "--config"])
@@ -154,14 +156,18 @@ fn mesh_yaml(port: u16, upstream: SocketAddr, rule: &str) -> String {
     )
 }
 
-fn proxy_yaml(admin: u16, access_log: &str, limits: &str) -> String {
+fn proxy_yaml(admin: u16, access_log: &str, extra: &Extra) -> String {
+    let Extra {
+        limits, bootstrap, ..
+    } = extra;
     format!(
         "admin: {{address: '127.0.0.1:{admin}'}}\n\
          access_log: {{path: '{access_log}'}}\n\
          mesh: mesh.yaml\n\
          workers: 1\n\
          log: {{level: error}}\n\
-         limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32{limits}}}\n"
+         limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32{limits}}}\n\
+         {bootstrap}\n"
     )
 }
 

@@ -49,6 +49,7 @@ fn read_body(upstream: &mut Peer, head: &str) -> usize {
 const RETRIED: Extra = Extra {
     rule: ", timeouts: {backendRequest: 300ms}, retry: {attempts: 1, backoff: 1ms}",
     limits: "",
+    bootstrap: "",
 };
 
 fn put(body: &str) -> String {
@@ -92,8 +93,8 @@ fn a_body_that_was_too_long_to_keep_is_not_sent_again_in_part() {
 #[test]
 fn a_connection_above_the_limit_is_closed_while_those_below_are_served() {
     let extra = Extra {
-        rule: "",
         limits: ", downstream_connections_max: 4",
+        ..Extra::default()
     };
     let (release, held_back) = mpsc::channel::<()>();
     let held_back = Mutex::new(held_back);
@@ -126,8 +127,8 @@ fn a_connection_above_the_limit_is_closed_while_those_below_are_served() {
 #[test]
 fn a_connection_that_says_nothing_counts_too() {
     let extra = Extra {
-        rule: "",
         limits: ", downstream_connections_max: 4",
+        ..Extra::default()
     };
     let mesh = Mesh::start_with(&extra, |upstream, _| {
         upstream.send(OK);

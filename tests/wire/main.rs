@@ -1,6 +1,7 @@
 //! Bytes: HTTP/1 edge cases as tables on real sockets against a running proxy, and the codec against another reader.
 
 mod differential;
+mod edge;
 mod harness;
 mod limits;
 mod requests;

@@ -68,7 +68,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "tls",
         "token_file",
     ];
-    const SIDECAR: [&str; 18] = [
+    const SIDECAR: [&str; 19] = [
         "service",
         "instance",
         "apps",
@@ -85,6 +85,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "drain",
         "advertise",
         "limits",
+        "trusted_networks",
         "intercept",
         "labels",
     ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Paths;
 use super::log::{LogSettings, log};
+use crate::base::cidr::Cidr;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::model::{AppPort, Name};
@@ -46,6 +47,8 @@ pub struct SidecarBootstrap {
     pub log: LogSettings,
     pub drain: Drain,
     pub limits: Limits,
+    /// The peers of Gateway listeners whose `X-Forwarded-*` and `Forwarded` are believed; empty believes nobody.
+    pub trusted_networks: Vec<Cidr>,
     /// Redirect rules lead traffic here (`pillion intercept apply`), so original destinations are looked up.
     pub intercept: bool,
 }
@@ -184,6 +187,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
         limits: fields
             .optional("limits", |cursor| cursor.fields(limits))
             .unwrap_or_default(),
+        trusted_networks: fields.list("trusted_networks", |c| c.network()),
         intercept: fields
             .optional("intercept", |c| c.boolean())
             .unwrap_or(false),

@@ -117,6 +117,31 @@ fn problems_of_the_file_and_of_the_environment_are_told_together() {
 }
 
 #[test]
+fn trusted_networks_are_none_or_exactly_what_is_written() {
+    let none = sidecar("mesh: m", &[]).unwrap();
+    assert_eq!(none.trusted_networks, []);
+    let text = "mesh: m\ntrusted_networks: [10.0.0.0/8, \"::1\"]\n";
+    let some = sidecar(text, &[]).unwrap().trusted_networks;
+    let some: Vec<String> = some.iter().map(ToString::to_string).collect();
+    assert_eq!(some, ["10.0.0.0/8", "::1/128"]);
+    let of_environment = sidecar("mesh: m", &[("PILLION_TRUSTED_NETWORKS", "[fd00::/8]")]);
+    assert_eq!(of_environment.unwrap().trusted_networks.len(), 1);
+}
+
+#[test]
+fn every_wrong_trusted_network_is_told_with_what_to_write() {
+    let text = "mesh: m\ntrusted_networks: [10.1.0.0/8, office, '::ffff:10.0.0.0/104', 10.0.0.0/33]\ntrusted_network: []\n";
+    let expected = [
+        "conf/sidecar.yaml:2:20 trusted_networks[0]: `10.1.0.0/8` has bits set beyond its prefix; did you mean 10.0.0.0/8?",
+        "conf/sidecar.yaml:2:32 trusted_networks[1]: `office` is not a network; such as 10.0.0.0/8, fd00::/8 or a single address",
+        "conf/sidecar.yaml:2:40 trusted_networks[2]: `::ffff:10.0.0.0/104` is an IPv4 network written as IPv6; did you mean 10.0.0.0/8?",
+        "conf/sidecar.yaml:2:63 trusted_networks[3]: `10.0.0.0/33` is not a network; such as 10.0.0.0/8, fd00::/8 or a single address",
+        "conf/sidecar.yaml:3:1 trusted_network: unknown key `trusted_network`; did you mean `trusted_networks`?",
+    ];
+    assert_eq!(sidecar(text, &[]).unwrap_err(), expected);
+}
+
+#[test]
 fn variables_of_kubernetes_and_of_the_command_line_are_passed_over() {
     let variables = [
         ("PILLION_REGISTRY_SERVICE_HOST", "10.0.0.1"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Cursor, closest};
+use crate::base::cidr::{Cidr, CidrError};
 use crate::base::units::{self, UnitError};
 use crate::config::yaml::Value;
 
@@ -155,6 +156,26 @@ impl<'a> Cursor<'a> {
             Err(_) => self.error(
                 format!("`{text}` is not an IP address"),
                 "such as 0.0.0.0 or ::1",
+            ),
+        }
+    }
+
+    /// `10.0.0.0/8`, `fd00::/8`, or a single address.
+    pub fn network(self) -> Option<Cidr> {
+        let text = self.text()?;
+        match text.parse() {
+            Ok(network) => Some(network),
+            Err(CidrError::Network(_)) => self.error(
+                format!("`{text}` is not a network"),
+                "such as 10.0.0.0/8, fd00::/8 or a single address",
+            ),
+            Err(CidrError::HostBits { meant, .. }) => self.error(
+                format!("`{text}` has bits set beyond its prefix"),
+                format!("did you mean {meant}?"),
+            ),
+            Err(CidrError::Mapped { meant, .. }) => self.error(
+                format!("`{text}` is an IPv4 network written as IPv6"),
+                format!("did you mean {meant}?"),
             ),
         }
     }
