@@ -73,6 +73,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
                 "gateway": listener.gateway.to_string(),
                 "name": &*listener.name,
                 "hostname": listener.hostname.as_ref().map(host),
+                "on_half_close": listener.on_half_close.as_str(),
                 "tls": listener.tls.as_ref().map(|tls| {
                     tls.certificates.iter().map(|pair| pair.chain.display().to_string()).collect::<Vec<_>>()
                 }),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
-use crate::model::{BackendTarget, ClusterKey, Name, Snapshot};
+use crate::model::{BackendTarget, ClusterKey, Name, OnHalfClose, Snapshot};
 
 fn sources(text: &str) -> Vec<Source> {
     vec![Source::file("mesh.yaml", text)]
@@ -210,6 +210,25 @@ endpoints: [{address: 'db.example.com:5432'}]
     assert_eq!(bind.address.to_string(), "127.0.0.1:5432");
     let target = &bind.listeners[0].routes[0].rules[0].backends[0].target;
     assert!(matches!(target, BackendTarget::Cluster(key) if key.port == Some(5432)));
+}
+
+#[test]
+fn a_listener_says_what_a_half_close_means_in_either_form() {
+    let listeners = "[{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP, on_half_close: cancel}]";
+    let short = format!("kind: Gateway\nname: edge\nlisteners: {listeners}\n");
+    let full = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{listeners: {listeners}}}\n"
+    );
+    for text in [short, full] {
+        let binds = snapshot(&text).binds;
+        let said: Vec<_> = binds
+            .iter()
+            .map(|bind| bind.listeners[0].on_half_close)
+            .collect();
+        assert_eq!(said, [OnHalfClose::Answer, OnHalfClose::Cancel]);
+    }
+    let tcp = "kind: Gateway\nname: edge\nlisteners: [{name: a, port: 80, protocol: TCP, backend: {name: s}, on_half_close: cancel}]\n---\n{kind: Service, name: s}\n";
+    assert!(errors(tcp)[0].contains("a TCP listener has no `on_half_close`"));
 }
 
 #[test]

@@ -25,6 +25,27 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// The routes attached to this listener, hostnames already intersected with the listener's.
     pub routes: Vec<Arc<Route>>,
+    pub on_half_close: OnHalfClose,
+}
+
+/// What a client's FIN means while its answer is pending, over HTTP/1, where it may be a half-close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnHalfClose {
+    /// The client may still be reading: it gets its answer.
+    #[default]
+    Answer,
+    /// The client has left: its request is cancelled at once.
+    Cancel,
+}
+
+impl OnHalfClose {
+    /// As documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnHalfClose::Answer => "answer",
+            OnHalfClose::Cancel => "cancel",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ mod sidecar;
 mod snapshot;
 
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
-pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, TlsMode};
+pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
 pub use route::{
     Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, PathMatch, QueryMatch, Retry,

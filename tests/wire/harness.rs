@@ -35,7 +35,9 @@ pub struct Mesh {
 /// What a test's proxy has beyond what all have, as YAML.
 #[derive(Default)]
 pub struct Extra {
-    /// Further keys of the only rule, each after a comma.
+    /// Further keys of the only listener, each after a comma.
+    pub listener: &'static str,
+    /// Further keys of the only rule, likewise.
     pub rule: &'static str,
     /// Further keys of `limits`, likewise.
     pub limits: &'static str,
@@ -61,7 +63,7 @@ impl Mesh {
         let write = |name: &str, text: String| {
             std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
         };
-        write("mesh.yaml", mesh_yaml(port, upstream, extra.rule));
+        write("mesh.yaml", mesh_yaml(port, upstream, extra));
         write(
             "proxy.yaml",
             proxy_yaml(admin, &access_log.display().to_string(), extra),
@@ -137,12 +139,13 @@ impl Drop for Mesh {
     }
 }
 
-fn mesh_yaml(port: u16, upstream: SocketAddr, rule: &str) -> String {
+fn mesh_yaml(port: u16, upstream: SocketAddr, extra: &Extra) -> String {
+    let Extra { listener, rule, .. } = extra;
     format!(
         "kind: Gateway\n\
          name: edge\n\
          address: 127.0.0.1\n\
-         listeners: [{{name: web, port: {port}, protocol: HTTP}}]\n\
+         listeners: [{{name: web, port: {port}, protocol: HTTP{listener}}}]\n\
          ---\n\
          kind: HTTPRoute\n\
          name: all\n\

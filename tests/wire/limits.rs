@@ -47,6 +47,7 @@ fn read_body(upstream: &mut Peer, head: &str) -> usize {
 }
 
 const RETRIED: Extra = Extra {
+    listener: "",
     rule: ", timeouts: {backendRequest: 300ms}, retry: {attempts: 1, backoff: 1ms}",
     limits: "",
     bootstrap: "",

@@ -233,6 +233,7 @@ fn listener(
         hostname: spec.hostname.clone(),
         tls,
         routes,
+        on_half_close: spec.on_half_close,
     }
 }
 

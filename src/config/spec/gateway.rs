@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::route::{BackendRef, service_ref};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
-use crate::model::{Certificate, HostPattern, ListenerTls, TlsMode};
+use crate::model::{Certificate, HostPattern, ListenerTls, OnHalfClose, TlsMode};
 
 #[derive(Debug)]
 pub struct GatewaySpec {
@@ -23,6 +23,7 @@ pub struct ListenerSpec {
     pub allowed: AllowedNamespaces,
     /// Where a TCP listener's bytes go.
     pub backend: Option<BackendRef>,
+    pub on_half_close: OnHalfClose,
     pub spot: Spot,
 }
 
@@ -90,6 +91,7 @@ fn listener(fields: &mut Fields<'_, '_>) -> Option<ListenerSpec> {
     let tls = fields.optional("tls", |cursor| cursor.fields(tls));
     let allowed = fields.optional("allowedRoutes", |cursor| cursor.fields(allowed_routes));
     let backend = fields.optional("backend", |cursor| cursor.fields(service_ref));
+    let on_half_close = fields.optional("on_half_close", on_half_close);
     let listener = ListenerSpec {
         name: name?,
         port: port?,
@@ -98,10 +100,15 @@ fn listener(fields: &mut Fields<'_, '_>) -> Option<ListenerSpec> {
         tls,
         allowed: allowed.unwrap_or_default(),
         backend,
+        on_half_close: on_half_close.unwrap_or_default(),
         spot: fields.cursor().spot(),
     };
     check_protocol(&listener, fields);
     Some(listener)
+}
+
+fn on_half_close(cursor: Cursor<'_>) -> Option<OnHalfClose> {
+    cursor.choice(&[OnHalfClose::Answer, OnHalfClose::Cancel].map(|on| (on.as_str(), on)))
 }
 
 fn protocol(cursor: Cursor<'_>) -> Option<ListenerProtocol> {
@@ -143,6 +150,12 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
             here.error::<()>(
                 "a TCP listener has no `hostname`",
                 "nothing in its bytes says one",
+            );
+        }
+        ListenerProtocol::Tcp if fields.has("on_half_close") => {
+            here.error::<()>(
+                "a TCP listener has no `on_half_close`",
+                "each direction ends by itself",
             );
         }
         ListenerProtocol::Http | ListenerProtocol::Https if backend => {

@@ -320,7 +320,7 @@ async fn back_off<D: Downstream>(
         return Err(Ended::Refused(plan.timed_out(exchange)));
     }
     poll_fn(|cx| {
-        if down.poll_gone(cx).is_ready() {
+        if down.poll_gone(cx, plan.on_half_close).is_ready() {
             return Poll::Ready(Err(Ended::Refused(Failure::ClientGone)));
         }
         down.timer().poll(cx, until).map(Ok)
@@ -352,8 +352,9 @@ impl Attempt<'_> {
         let deadline = self.deadline(exchange);
         let mut upstream = match self.open(lease, down, &scratch.request, deadline).await {
             Ok(upstream) => upstream,
-            Err(Some(error)) => return Ok(Err(self.not_opened(lease, error))),
-            Err(None) => return Ok(Err(self.timed_out(exchange, replay))),
+            Err(Unopened::Error(error)) => return Ok(Err(self.not_opened(lease, error))),
+            Err(Unopened::Timeout) => return Ok(Err(self.timed_out(exchange, replay))),
+            Err(Unopened::Client(cut)) => return Err(client_failure(cut)),
         };
         let mut request = Copy::default();
         let result = self
@@ -398,14 +399,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// `Err(None)` when the deadline came first.
+    /// Sends the head, on a connection that may have to be made first.
     async fn open<D: Downstream>(
         &self,
         lease: &Lease,
         down: &mut D,
         head: &RequestHead,
         deadline: Option<Instant>,
-    ) -> Result<Upstream, Option<OpenError>> {
+    ) -> Result<Upstream, Unopened> {
         let worker = &self.session.worker;
         let wanted = Wanted {
             destination: &self.plan.destination,
@@ -425,10 +426,16 @@ impl Attempt<'_> {
             );
         poll_fn(|cx| {
             if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
-                return Poll::Ready(opened.map_err(Some));
+                return Poll::Ready(opened.map_err(Unopened::Error));
+            }
+            if let Poll::Ready(cut) = down.poll_gone(cx, self.plan.on_half_close) {
+                return Poll::Ready(Err(Unopened::Client(cut)));
             }
             match deadline {
-                Some(deadline) => down.timer().poll(cx, deadline).map(|()| Err(None)),
+                Some(deadline) => {
+                    let timer = down.timer().poll(cx, deadline);
+                    timer.map(|()| Err(Unopened::Timeout))
+                }
                 None => Poll::Pending,
             }
         })
@@ -483,7 +490,7 @@ impl Attempt<'_> {
                     Poll::Pending => break,
                 }
             }
-            if !sending && let Poll::Ready(cut) = down.poll_gone(cx) {
+            if !sending && let Poll::Ready(cut) = down.poll_gone(cx, self.plan.on_half_close) {
                 return Poll::Ready(Err(Broken::Client(cut)));
             }
             if let Some(deadline) = deadline
@@ -615,6 +622,13 @@ impl Attempt<'_> {
             again,
         }
     }
+}
+
+/// Why there is no upstream to send the request's body to.
+enum Unopened {
+    Error(OpenError),
+    Client(Cut),
+    Timeout,
 }
 
 enum Broken {

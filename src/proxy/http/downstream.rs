@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use super::body::{Cut, Sink, Size, Source};
 use super::head::ResponseHead;
 use crate::base::timer::Timer;
+use crate::model::OnHalfClose;
 
 /// One request from a client: its body is the [`Source`], its answer's body the [`Sink`].
 pub trait Downstream: Source + Sink {
@@ -24,7 +25,7 @@ pub trait Downstream: Source + Sink {
     fn send_head(&mut self, head: &ResponseHead, size: Size) -> Result<(), Cut>;
 
     /// Ready when the client has left for good, so that nobody waits for the answer. Does not read the body.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Cut>;
+    fn poll_gone(&mut self, cx: &mut Context<'_>, on_half_close: OnHalfClose) -> Poll<Cut>;
 
     /// Ends an answer that cannot be completed, so that the client sees it cut short.
     fn cut(&mut self);

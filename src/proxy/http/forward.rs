@@ -17,7 +17,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Method, RequestHead, ResponseHead, Version};
 use super::{headers, plan, respond, tunnel};
-use crate::model::{Retry, Timeouts};
+use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::Outcome;
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
@@ -50,6 +50,7 @@ pub struct Plan<'a> {
     pub filters: [Option<&'a Chain>; 2],
     pub timeouts: Timeouts,
     pub retry: Option<&'a Retry>,
+    pub on_half_close: OnHalfClose,
     pub grpc: bool,
     /// The client asks to switch protocols, to one that is allowed.
     pub upgrade: bool,
@@ -254,6 +255,9 @@ async fn relay<D: Downstream>(
                 return Poll::Ready(Err((Outcome::Cancelled, failure)));
             }
             Poll::Pending => {}
+        }
+        if !sending && down.poll_gone(cx, plan.on_half_close).is_ready() {
+            return Poll::Ready(Err((Outcome::Cancelled, Failure::ClientGone)));
         }
         if let Some(deadline) = deadline
             && down.timer().poll(cx, deadline).is_ready()

@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
 use super::head::{Known, RequestHead, TargetForm};
 use super::respond;
-use crate::model::{PathMatch, Timeouts};
+use crate::model::{Listener, OnHalfClose, PathMatch, Timeouts};
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
@@ -26,8 +26,13 @@ pub async fn find<'a>(
         reason: "the path contains NUL",
     })?;
     let view = route::HeadView::new(request, &normal);
+    let mut on_half_close = OnHalfClose::default();
     let rule = match routing {
-        Routing::Gateway(listeners) => Some(gateway_rule(session, listeners, &view, exchange)?),
+        Routing::Gateway(listeners) => {
+            let (listener, rule) = gateway_rule(session, listeners, &view, exchange)?;
+            on_half_close = listener.on_half_close;
+            Some(rule)
+        }
         Routing::Mesh(mesh) => mesh_rule(mesh, request, &view, exchange)?,
         Routing::App(_) | Routing::Opaque { .. } => None,
     };
@@ -37,7 +42,11 @@ pub async fn find<'a>(
         {
             forward_normal_path(request, &path)?;
         }
-        return by_rule(session, rule, request, exchange);
+        let plan = by_rule(session, rule, request, exchange)?;
+        return Ok(Plan {
+            on_half_close,
+            ..plan
+        });
     }
     match routing {
         Routing::App(app) => by_port(session, app, request, exchange),
@@ -59,7 +68,7 @@ fn gateway_rule<'a>(
     listeners: &'a Listeners<Arc<Destination>>,
     view: &route::HeadView<'_>,
     exchange: &mut Exchange,
-) -> Result<&'a Rule, Failure> {
+) -> Result<(&'a Listener, &'a Rule), Failure> {
     let host = route::RequestView::host(view);
     let Some(listener) = listeners.find(host) else {
         return Err(Failure::NoRoute { host: false });
@@ -72,7 +81,8 @@ fn gateway_rule<'a>(
             return Err(Failure::Misdirected);
         }
     }
-    found(listener.table.find(view)).and_then(|rule| rule.ok_or(Failure::NoRoute { host: false }))
+    let rule = found(listener.table.find(view))?.ok_or(Failure::NoRoute { host: false })?;
+    Ok((&listener.listener, rule))
 }
 
 /// None where no route is for the host nor for the service it names, so that this service is meant itself.
@@ -166,6 +176,7 @@ fn by_rule<'a>(
             .map(|chain| chain.filter(|chain| !chain.is_empty())),
         timeouts: *rule.timeouts(),
         retry: rule.retry(),
+        on_half_close: OnHalfClose::default(),
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     })
@@ -183,6 +194,7 @@ fn direct<'a>(
         filters: [None, None],
         timeouts: Timeouts::default(),
         retry: None,
+        on_half_close: OnHalfClose::default(),
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     }

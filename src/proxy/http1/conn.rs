@@ -96,6 +96,11 @@ impl Conn {
         !self.read.is_empty()
     }
 
+    /// No more can be read before a message claims some of it.
+    pub fn is_read_full(&self) -> bool {
+        self.read.is_full()
+    }
+
     /// Nothing of a message is left in either direction, so the next one may begin.
     pub fn is_between_messages(&self) -> bool {
         self.body_ended

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::codec::{self, Framing, Hop, Persistence, Refusal};
 use super::conn::Conn;
 use crate::base::timer::Timer;
+use crate::model::OnHalfClose;
 use crate::proxy::failure::Failure;
 use crate::proxy::http::body::{Cut, Sink, Size, Source};
 use crate::proxy::http::downstream::Downstream;
@@ -301,14 +302,21 @@ impl Downstream for Request<'_> {
         Ok(())
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
-        // Pipelined bytes tell nothing, and a FIN may be a half-close: the client may still be reading.
-        while !self.conn.has_unread() && !self.conn.is_read_closed() {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, on_half_close: OnHalfClose) -> Poll<Cut> {
+        let cancel = on_half_close == OnHalfClose::Cancel;
+        // Pipelined bytes tell nothing. A FIN may stand behind them, so where it counts they are read, as far as there is room.
+        while !self.conn.is_read_closed()
+            && (!self.conn.has_unread() || (cancel && !self.conn.is_read_full()))
+        {
             if let Err(error) = ready!(self.conn.poll_fill(cx)) {
                 return Poll::Ready(Cut::Gone(error));
             }
         }
-        Poll::Pending
+        match cancel && self.conn.is_read_closed() {
+            true => Poll::Ready(Cut::Gone(io::ErrorKind::UnexpectedEof.into())),
+            // A FIN may be a half-close: the client may still be reading.
+            false => Poll::Pending,
+        }
     }
 
     fn cut(&mut self) {

@@ -17,6 +17,7 @@ use super::head;
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
 use crate::base::timer::Timer;
+use crate::model::OnHalfClose;
 use crate::proxy::failure::Failure;
 use crate::proxy::http::body::{Cut, Sink, Size, Source};
 use crate::proxy::http::downstream::Downstream;
@@ -222,7 +223,7 @@ impl Downstream for Request {
         Ok(())
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, _: OnHalfClose) -> Poll<Cut> {
         match &mut self.writer {
             Some(writer) => writer.poll_reset(cx),
             None => self.respond.poll_reset(cx).map(|result| match result {

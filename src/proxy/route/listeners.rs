@@ -50,7 +50,7 @@ impl<T> Listeners<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostPattern, Name};
+    use crate::model::{HostPattern, Name, OnHalfClose};
 
     fn listener(name: &str, hostname: Option<HostPattern>) -> Arc<model::Listener> {
         Arc::new(model::Listener {
@@ -59,6 +59,7 @@ mod tests {
             hostname,
             tls: None,
             routes: Vec::new(),
+            on_half_close: OnHalfClose::Answer,
         })
     }
 
