@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use pillion::model::{
     Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, EndpointUpdate, Name, Outlier,
-    Policy, Service, Snapshot,
+    PathNormalization, Policy, Service, Snapshot,
 };
 use pillion::proxy::cluster::{Cluster, Clusters, Outcome};
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ fn service(name: &str, policy: Policy) -> Service {
         balance: Balance { policy },
         outlier: Outlier::default(),
         circuit: Circuit::default(),
+        path: PathNormalization::default(),
         tls: None,
     }
 }

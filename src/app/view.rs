@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use crate::admin::{ClusterView, EndpointView};
 use crate::api::Rejection;
 use crate::config::Problem;
-use crate::model::{BackendTarget, HostPattern, PathMatch, Route, Service, Snapshot, ValueMatch};
+use crate::model::{
+    BackendTarget, HostPattern, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
+};
 use crate::proxy::cluster::Clusters;
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::report::EndpointReport;
@@ -74,6 +76,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
                 "name": &*listener.name,
                 "hostname": listener.hostname.as_ref().map(host),
                 "on_half_close": listener.on_half_close.as_str(),
+                "path": normalization(&listener.path),
                 "tls": listener.tls.as_ref().map(|tls| {
                     tls.certificates.iter().map(|pair| pair.chain.display().to_string()).collect::<Vec<_>>()
                 }),
@@ -90,6 +93,14 @@ fn host(pattern: &HostPattern) -> String {
         HostPattern::Exact(host) => host.to_string(),
         HostPattern::Wildcard(domain) => format!("*.{domain}"),
     }
+}
+
+fn normalization(path: &PathNormalization) -> Value {
+    json!({
+        "encoded_slash": path.encoded_slash.as_str(),
+        "backslash": path.backslash.as_str(),
+        "merge_slashes": path.merge_slashes,
+    })
 }
 
 fn route_view(route: &Route) -> Value {
@@ -154,6 +165,7 @@ fn service_view(service: &Service) -> Value {
                 .map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<serde_json::Map<_, _>>()}))
             .collect::<Vec<_>>(),
         "balance": service.balance.policy.as_str(),
+        "path": normalization(&service.path),
         "outlier": {
             "consecutive_5xx": service.outlier.consecutive_5xx,
             "base_ejection_ms": service.outlier.base_ejection.as_millis() as u64,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
-use crate::model::{BackendTarget, ClusterKey, Name, OnHalfClose, Snapshot};
+use crate::model::{
+    BackendTarget, ClusterKey, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
+};
 
 fn sources(text: &str) -> Vec<Source> {
     vec![Source::file("mesh.yaml", text)]
@@ -229,6 +231,33 @@ fn a_listener_says_what_a_half_close_means_in_either_form() {
     }
     let tcp = "kind: Gateway\nname: edge\nlisteners: [{name: a, port: 80, protocol: TCP, backend: {name: s}, on_half_close: cancel}]\n---\n{kind: Service, name: s}\n";
     assert!(errors(tcp)[0].contains("a TCP listener has no `on_half_close`"));
+}
+
+#[test]
+fn listeners_and_services_say_what_becomes_of_paths_in_either_form() {
+    let path = "path: {encoded_slash: decode, backslash: reject, merge_slashes: true}";
+    let listeners = format!("listeners: [{{name: a, port: 80, protocol: HTTP, {path}}}]");
+    let short =
+        format!("kind: Gateway\nname: edge\n{listeners}\n---\nkind: Service\nname: s\n{path}\n");
+    let full = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{{listeners}}}\n---\n\
+         apiVersion: pillion.dev/v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{path}}}\n"
+    );
+    let wanted = PathNormalization {
+        encoded_slash: PathAction::Decode,
+        backslash: PathAction::Reject,
+        merge_slashes: true,
+    };
+    for text in [short, full] {
+        let snapshot = snapshot(&text);
+        assert_eq!(snapshot.binds[0].listeners[0].path, wanted);
+        assert_eq!(snapshot.services[&Name::local("s")].path, wanted);
+    }
+    let default = snapshot(REVIEWS);
+    let reviews = &default.services[&Name::local("reviews")];
+    assert_eq!(reviews.path, PathNormalization::default());
+    let tcp = "kind: Gateway\nname: edge\nlisteners: [{name: a, port: 80, protocol: TCP, backend: {name: s}, path: {}}]\n---\n{kind: Service, name: s}\n";
+    assert!(errors(tcp)[0].contains("a TCP listener has no `path`"));
 }
 
 #[test]

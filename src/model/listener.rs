@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Name, Route};
+use super::{Name, PathNormalization, Route};
 
 /// One socket and the listeners that share it, told apart by hostname (or SNI, when TLS is on).
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Listener {
     /// The routes attached to this listener, hostnames already intersected with the listener's.
     pub routes: Vec<Arc<Route>>,
     pub on_half_close: OnHalfClose,
+    pub path: PathNormalization,
 }
 
 /// What a client's FIN means while its answer is pending, over HTTP/1, where it may be a half-close.

@@ -7,6 +7,7 @@
 mod endpoint;
 mod listener;
 mod name;
+mod path;
 mod route;
 mod service;
 mod sidecar;
@@ -15,6 +16,7 @@ mod snapshot;
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
+pub use path::{PathAction, PathNormalization};
 pub use route::{
     Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, PathMatch, QueryMatch, Retry,
     Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,

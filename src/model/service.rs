@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, Name};
+use super::{Endpoint, Name, PathNormalization};
 
 /// A `Service`: its ports, its endpoints, and how traffic to it is treated.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Service {
     pub balance: Balance,
     pub outlier: Outlier,
     pub circuit: Circuit,
+    /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
+    pub path: PathNormalization,
     /// TLS towards the endpoints; None speaks plain.
     pub tls: Option<UpstreamTls>,
 }
@@ -31,6 +33,7 @@ impl Service {
             balance: Balance::default(),
             outlier: Outlier::default(),
             circuit: Circuit::default(),
+            path: PathNormalization::default(),
             tls: None,
         }
     }

@@ -20,7 +20,9 @@ use super::settings::Settings;
 use super::worker::{self, Command, Shared};
 use crate::base::net;
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
-use crate::model::{self, Bind, ClusterKey, EndpointUpdate, Name, Protocol, Sidecar, Snapshot};
+use crate::model::{
+    self, Bind, ClusterKey, EndpointUpdate, Name, PathNormalization, Protocol, Sidecar, Snapshot,
+};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
 
@@ -58,6 +60,8 @@ pub struct DataPlane {
     shared: Arc<Shared>,
     gateways: HashMap<SocketAddr, Gateway>,
     outbound: Option<Arc<Entry>>,
+    /// The entries of the application's ports.
+    inbound: Vec<Arc<Entry>>,
     own_addresses: Vec<SocketAddr>,
     snapshot: Arc<Snapshot>,
     /// Services that discovery has told of, with a document or without.
@@ -102,6 +106,7 @@ impl DataPlane {
             shared,
             gateways: HashMap::new(),
             outbound: None,
+            inbound: Vec::new(),
             own_addresses: Vec::new(),
             snapshot: Arc::default(),
             discovered: HashSet::new(),
@@ -149,6 +154,7 @@ impl DataPlane {
                 .routing
                 .store(Arc::new(Routing::Mesh(self.mesh(&mut destinations))));
         }
+        self.normalize_inbound();
         drop(destinations);
         self.clusters.prune();
         errors
@@ -257,6 +263,7 @@ impl DataPlane {
             if sidecar.intercept && sidecar.inbound == Some(address) {
                 self.listen_over_ipv6(&entry)?;
             }
+            self.inbound.push(entry);
         }
         Ok(())
     }
@@ -277,12 +284,36 @@ impl DataPlane {
                 port: app.port,
                 listen: app.listen,
                 destination: Arc::new(destination),
+                path: PathNormalization::default(),
                 requests: requests.series("", &label),
             }
         });
         App {
             ports: ports.collect(),
             requests,
+        }
+    }
+
+    /// Tells the application's ports what their services say of paths. All else of them stays what it is.
+    fn normalize_inbound(&self) {
+        let Some(sidecar) = &self.sidecar else {
+            return;
+        };
+        for entry in &self.inbound {
+            let Routing::App(app) = &**entry.routing.load() else {
+                continue;
+            };
+            let ports = app.ports.iter().zip(&sidecar.apps).map(|(port, app)| {
+                let service = self.snapshot.services.get(&app.service);
+                AppDestination {
+                    path: service.map(|service| service.path).unwrap_or_default(),
+                    ..port.clone()
+                }
+            });
+            entry.routing.store(Arc::new(Routing::App(App {
+                ports: ports.collect(),
+                requests: app.requests.clone(),
+            })));
         }
     }
 
@@ -383,6 +414,9 @@ impl DataPlane {
                 services.insert(spelling, host.clone());
             }
         }
+        let normalizes = services
+            .values()
+            .any(|host: &ServiceHost| host.path != PathNormalization::default());
         let passthrough = self
             .sidecar
             .as_ref()
@@ -391,6 +425,7 @@ impl DataPlane {
             routes,
             requests,
             services,
+            normalizes,
             passthrough,
         }
     }
@@ -401,9 +436,12 @@ impl DataPlane {
         requests: &crate::telemetry::metrics::ListenerRequests,
         destinations: &mut Destinations,
     ) -> ServiceHost {
-        let ports: Vec<u16> = match self.snapshot.services.get(name) {
-            Some(service) => service.ports.iter().map(|port| port.port).collect(),
-            None => Vec::new(),
+        let (ports, path): (Vec<u16>, _) = match self.snapshot.services.get(name) {
+            Some(service) => (
+                service.ports.iter().map(|port| port.port).collect(),
+                service.path,
+            ),
+            None => Default::default(),
         };
         let key = |port| ClusterKey {
             service: name.clone(),
@@ -423,6 +461,7 @@ impl DataPlane {
             name: name.clone(),
             default,
             ports,
+            path,
             requests,
         }
     }

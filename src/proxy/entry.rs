@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::destination::Destination;
 use super::route::{Listeners, MeshRoutes};
 use crate::identity::ServerTls;
-use crate::model::Name;
+use crate::model::{Name, PathNormalization};
 use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
 
 /// Whose traffic a socket takes.
@@ -50,6 +50,8 @@ pub struct Mesh {
     pub requests: ListenerRequests,
     /// `cart`, `cart.shop`, `cart.shop.mesh` and the like, in lower case.
     pub services: HashMap<Box<str>, ServiceHost>,
+    /// Some service has a `path` of its own: without, nobody needs to find out which service a request is for.
+    pub normalizes: bool,
     /// Destinations that are not in the mesh are passed through.
     pub passthrough: bool,
 }
@@ -61,6 +63,7 @@ pub struct ServiceHost {
     /// For a host without a port, or with one that is not declared.
     pub default: Arc<Destination>,
     pub ports: Vec<(u16, Arc<Destination>)>,
+    pub path: PathNormalization,
     pub requests: Arc<RequestSeries>,
 }
 
@@ -93,6 +96,8 @@ pub struct AppDestination {
     /// The sidecar's own listener for it, without interception.
     pub listen: Option<SocketAddr>,
     pub destination: Arc<Destination>,
+    /// Of the service that the port belongs to.
+    pub path: PathNormalization,
     pub requests: Arc<RequestSeries>,
 }
 

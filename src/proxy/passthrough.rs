@@ -13,8 +13,8 @@ use super::destination::{Destination, Security};
 use super::failure::{ConnectError, Failure};
 use super::settings::Settings;
 use crate::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Protocol,
-    Service,
+    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier,
+    PathNormalization, Protocol, Service,
 };
 
 /// Destinations kept by a worker; beyond it, all are forgotten and made again as they are needed.
@@ -107,6 +107,7 @@ pub fn single(
             endpoint_connections_max: Circuit::default().connections_max,
             ..Circuit::default()
         },
+        path: PathNormalization::default(),
         tls: None,
     });
     let key = ClusterKey {

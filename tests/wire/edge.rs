@@ -65,6 +65,7 @@ const ANSWER: Extra = Extra {
     listener: ", on_half_close: answer",
     rule: "",
     limits: "",
+    service: "",
     bootstrap: "",
 };
 const CANCEL: Extra = Extra {

@@ -24,12 +24,24 @@ pub enum Then {
     Reset,
 }
 
-/// A proxy with one listener, and the one upstream behind it.
+/// A proxy with one listener, and the one upstream behind it. It is the sidecar of that upstream too, and of whoever calls it.
 pub struct Mesh {
     proxy: Child,
-    address: SocketAddr,
+    ports: Ports,
     heads: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
+}
+
+/// Where a proxy listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    gateway: u16,
+    admin: u16,
+    /// What an application sends to services by their names.
+    outbound: u16,
+    /// Of the application's port, as others reach it.
+    app: u16,
+    inbound: u16,
 }
 
 /// What a test's proxy has beyond what all have, as YAML.
@@ -41,6 +53,8 @@ pub struct Extra {
     pub rule: &'static str,
     /// Further keys of `limits`, likewise.
     pub limits: &'static str,
+    /// Further lines of the only service.
+    pub service: &'static str,
     /// Further lines of the bootstrap file.
     pub bootstrap: &'static str,
 }
@@ -58,16 +72,19 @@ impl Mesh {
         let heads = Arc::new(Mutex::new(Vec::new()));
         let upstream = serve(answer, heads.clone());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let [port, admin] = free_ports();
-        let access_log = folder.path().join("access.log");
+        let [gateway, admin, outbound, app, inbound] = free_ports();
+        let ports = Ports {
+            gateway,
+            admin,
+            outbound,
+            app,
+            inbound,
+        };
         let write = |name: &str, text: String| {
             std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
         };
-        write("mesh.yaml", mesh_yaml(port, upstream, extra));
-        write(
-            "proxy.yaml",
-            proxy_yaml(admin, &access_log.display().to_string(), extra),
-        );
+        write("mesh.yaml", mesh_yaml(gateway, upstream, extra));
+        write("proxy.yaml", proxy_yaml(ports, upstream, extra));
         let proxy = Command::new(env!("CARGO_BIN_EXE_pillion"))
             .args(["proxy", "--config"])
             .arg(folder.path().join("proxy.yaml"))
@@ -76,7 +93,7 @@ impl Mesh {
             .expect("the proxy is built");
         let mut mesh = Self {
             proxy,
-            address: (Ipv4Addr::LOCALHOST, port).into(),
+            ports,
             heads,
             folder,
         };
@@ -85,7 +102,17 @@ impl Mesh {
     }
 
     pub fn connect(&self) -> Peer {
-        Peer::new(TcpStream::connect(self.address).expect("the proxy listens"))
+        connect(self.ports.gateway)
+    }
+
+    /// To where an application sends what it asks services by their names; the only one is `app`.
+    pub fn connect_outbound(&self) -> Peer {
+        connect(self.ports.outbound)
+    }
+
+    /// To the sidecar beside the upstream.
+    pub fn connect_inbound(&self) -> Peer {
+        connect(self.ports.app)
     }
 
     /// Sends the bytes on a connection of their own, and reads until the proxy closes it.
@@ -123,13 +150,22 @@ impl Mesh {
 
     fn wait_until_it_serves(&mut self) {
         let begun = tokio::time::Instant::now();
-        while TcpStream::connect(self.address).is_err() {
+        // The admin socket comes last.
+        while TcpStream::connect(loopback(self.ports.admin)).is_err() {
             let ended = self.proxy.try_wait().expect("the proxy is our child");
             assert_eq!(ended, None, "the proxy has ended");
             assert!(begun.elapsed() < HANG_GUARD, "the proxy does not listen");
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn connect(port: u16) -> Peer {
+    Peer::new(TcpStream::connect(loopback(port)).expect("the proxy listens"))
 }
 
 impl Drop for Mesh {
@@ -140,7 +176,12 @@ impl Drop for Mesh {
 }
 
 fn mesh_yaml(port: u16, upstream: SocketAddr, extra: &Extra) -> String {
-    let Extra { listener, rule, .. } = extra;
+    let Extra {
+        listener,
+        rule,
+        service,
+        ..
+    } = extra;
     format!(
         "kind: Gateway\n\
          name: edge\n\
@@ -155,18 +196,29 @@ fn mesh_yaml(port: u16, upstream: SocketAddr, extra: &Extra) -> String {
          name: app\n\
          ports: [{{port: 80, protocol: http}}]\n\
          endpoints: [{{address: '{upstream}'}}]\n\
-         outlier: {{consecutive_5xx: 0}}\n"
+         outlier: {{consecutive_5xx: 0}}\n\
+         {service}\n"
     )
 }
 
-fn proxy_yaml(admin: u16, access_log: &str, extra: &Extra) -> String {
+fn proxy_yaml(ports: Ports, upstream: SocketAddr, extra: &Extra) -> String {
     let Extra {
         limits, bootstrap, ..
     } = extra;
+    let Ports {
+        admin,
+        outbound,
+        app,
+        inbound,
+        ..
+    } = ports;
     format!(
         "admin: {{address: '127.0.0.1:{admin}'}}\n\
-         access_log: {{path: '{access_log}'}}\n\
+         access_log: {{path: access.log}}\n\
          mesh: mesh.yaml\n\
+         outbound: {{address: '127.0.0.1:{outbound}'}}\n\
+         inbound: {{address: '127.0.0.1:{inbound}'}}\n\
+         apps: [{{service: app, port: 80, app: '{upstream}', protocol: http, listen: '127.0.0.1:{app}'}}]\n\
          workers: 1\n\
          log: {{level: error}}\n\
          limits: {{header_timeout: 1s, header_bytes_max: 16KiB, headers_max: 32{limits}}}\n\

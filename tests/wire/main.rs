@@ -4,5 +4,6 @@ mod differential;
 mod edge;
 mod harness;
 mod limits;
+mod paths;
 mod requests;
 mod responses;

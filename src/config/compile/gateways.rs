@@ -234,6 +234,7 @@ fn listener(
         tls,
         routes,
         on_half_close: spec.on_half_close,
+        path: spec.path,
     }
 }
 

@@ -1,10 +1,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::path;
 use super::route::{BackendRef, service_ref};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
-use crate::model::{Certificate, HostPattern, ListenerTls, OnHalfClose, TlsMode};
+use crate::model::{
+    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, TlsMode,
+};
 
 #[derive(Debug)]
 pub struct GatewaySpec {
@@ -24,6 +27,7 @@ pub struct ListenerSpec {
     /// Where a TCP listener's bytes go.
     pub backend: Option<BackendRef>,
     pub on_half_close: OnHalfClose,
+    pub path: PathNormalization,
     pub spot: Spot,
 }
 
@@ -92,6 +96,7 @@ fn listener(fields: &mut Fields<'_, '_>) -> Option<ListenerSpec> {
     let allowed = fields.optional("allowedRoutes", |cursor| cursor.fields(allowed_routes));
     let backend = fields.optional("backend", |cursor| cursor.fields(service_ref));
     let on_half_close = fields.optional("on_half_close", on_half_close);
+    let path = fields.optional("path", |cursor| cursor.fields(path::normalization));
     let listener = ListenerSpec {
         name: name?,
         port: port?,
@@ -101,6 +106,7 @@ fn listener(fields: &mut Fields<'_, '_>) -> Option<ListenerSpec> {
         allowed: allowed.unwrap_or_default(),
         backend,
         on_half_close: on_half_close.unwrap_or_default(),
+        path: path.unwrap_or_default(),
         spot: fields.cursor().spot(),
     };
     check_protocol(&listener, fields);
@@ -149,6 +155,12 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
         ListenerProtocol::Tcp if fields.has("hostname") => {
             here.error::<()>(
                 "a TCP listener has no `hostname`",
+                "nothing in its bytes says one",
+            );
+        }
+        ListenerProtocol::Tcp if fields.has("path") => {
+            here.error::<()>(
+                "a TCP listener has no `path`",
                 "nothing in its bytes says one",
             );
         }

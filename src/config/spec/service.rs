@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::path;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
@@ -36,6 +37,9 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .unwrap_or_default(),
         circuit: fields
             .optional("circuit", |c| c.fields(circuit))
+            .unwrap_or_default(),
+        path: fields
+            .optional("path", |c| c.fields(path::normalization))
             .unwrap_or_default(),
         tls: fields.optional("tls", |c| c.fields(tls)),
     };

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use super::Cluster;
 use super::members::{Member, members};
 use crate::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointUpdate, Name, Outlier, Service,
-    Snapshot,
+    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointUpdate, Name, Outlier,
+    PathNormalization, Service, Snapshot,
 };
 
 /// All clusters of a proxy.
@@ -307,6 +307,7 @@ fn undocumented(name: &Name) -> Arc<Service> {
         balance: Balance::default(),
         outlier: Outlier::default(),
         circuit: Circuit::default(),
+        path: PathNormalization::default(),
         tls: None,
     })
 }

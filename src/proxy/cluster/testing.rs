@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Cluster;
 use crate::model::{
-    self, Address, Balance, Circuit, ClusterKey, EndpointState, Name, Outlier, Policy, Service,
+    self, Address, Balance, Circuit, ClusterKey, EndpointState, Name, Outlier, PathNormalization,
+    Policy, Service,
 };
 
 /// 10.0.0.1 at this port, weight 1.
@@ -35,6 +36,7 @@ pub fn service() -> Service {
         balance: Balance::default(),
         outlier: Outlier::default(),
         circuit: Circuit::default(),
+        path: PathNormalization::default(),
         tls: None,
     }
 }

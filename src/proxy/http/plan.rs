@@ -1,16 +1,17 @@
 //! Where a request goes: the route's rule, or the service its host names, or the outside world.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
 use super::head::{Known, RequestHead, TargetForm};
 use super::respond;
-use crate::model::{Listener, OnHalfClose, PathMatch, Timeouts};
+use crate::model::{OnHalfClose, PathMatch, PathNormalization, Timeouts};
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
-use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, Listeners};
+use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners};
 use crate::proxy::session::Session;
 
 type Rule = CompiledRule<Arc<Destination>>;
@@ -21,56 +22,59 @@ pub async fn find<'a>(
     request: &mut RequestHead,
     exchange: &mut Exchange,
 ) -> Result<Plan<'a>, Ended> {
-    let normal = route::normalize(request.path()).map_err(|_| Failure::BadRequest {
-        status: 400,
-        reason: "the path contains NUL",
-    })?;
-    let view = route::HeadView::new(request, &normal);
-    let mut on_half_close = OnHalfClose::default();
-    let rule = match routing {
-        Routing::Gateway(listeners) => {
-            let (listener, rule) = gateway_rule(session, listeners, &view, exchange)?;
-            on_half_close = listener.on_half_close;
-            Some(rule)
-        }
-        Routing::Mesh(mesh) => mesh_rule(mesh, request, &view, exchange)?,
-        Routing::App(_) | Routing::Opaque { .. } => None,
-    };
-    if let Some(rule) = rule {
-        if let std::borrow::Cow::Owned(path) = normal
-            && looks_at_path(rule)
-        {
-            forward_normal_path(request, &path)?;
-        }
-        let plan = by_rule(session, rule, request, exchange)?;
-        return Ok(Plan {
-            on_half_close,
-            ..plan
-        });
-    }
     match routing {
+        Routing::Gateway(listeners) => by_listener(session, listeners, request, exchange),
+        Routing::Mesh(mesh) => by_mesh(session, mesh, request, exchange).await,
         Routing::App(app) => by_port(session, app, request, exchange),
-        Routing::Mesh(mesh) => by_host(session, mesh, request, exchange).await,
         Routing::Opaque {
             destination,
             requests,
         } => {
+            normal_path(request, PathNormalization::default())?;
             exchange.series = Some(requests.clone());
             Ok(direct(destination.clone(), request, exchange))
         }
-        // A gateway's request has met a rule or been refused.
-        Routing::Gateway(_) => Err(Failure::NoRoute { host: false }.into()),
     }
 }
 
-fn gateway_rule<'a>(
+/// The path that is matched and, where it is not the one that came, forwarded.
+fn normal_path(request: &RequestHead, wanted: PathNormalization) -> Result<Cow<'_, [u8]>, Failure> {
+    route::normalize(request.path(), wanted).map_err(|refused| Failure::BadRequest {
+        status: 400,
+        reason: refused.reason(),
+    })
+}
+
+fn by_listener<'a>(
     session: &Session,
     listeners: &'a Listeners<Arc<Destination>>,
-    view: &route::HeadView<'_>,
+    request: &mut RequestHead,
     exchange: &mut Exchange,
-) -> Result<(&'a Listener, &'a Rule), Failure> {
-    let host = route::RequestView::host(view);
-    let Some(listener) = listeners.find(host) else {
+) -> Result<Plan<'a>, Ended> {
+    let found = listener(session, listeners, request, exchange)?;
+    let wanted = found.listener.path;
+    let normal = normal_path(request, wanted)?;
+    let view = route::HeadView::new(request, &normal);
+    let rule = rule_of(found.table.find(&view))?.ok_or(Failure::NoRoute { host: false })?;
+    if let Cow::Owned(path) = normal
+        && (wanted.rewrites() || looks_at_path(rule))
+    {
+        forward_normal_path(request, &path)?;
+    }
+    let plan = by_rule(session, rule, request, exchange)?;
+    Ok(Plan {
+        on_half_close: found.listener.on_half_close,
+        ..plan
+    })
+}
+
+fn listener<'a>(
+    session: &Session,
+    listeners: &'a Listeners<Arc<Destination>>,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Result<&'a ListenerRoutes<Arc<Destination>>, Failure> {
+    let Some(listener) = listeners.find(route::without_port(request.authority())) else {
         return Err(Failure::NoRoute { host: false });
     };
     exchange.series = Some(listener.requests.unrouted().clone());
@@ -81,8 +85,37 @@ fn gateway_rule<'a>(
             return Err(Failure::Misdirected);
         }
     }
-    let rule = found(listener.table.find(view))?.ok_or(Failure::NoRoute { host: false })?;
-    Ok((&listener.listener, rule))
+    Ok(listener)
+}
+
+async fn by_mesh<'a>(
+    session: &Session,
+    mesh: &'a Mesh,
+    request: &mut RequestHead,
+    exchange: &mut Exchange,
+) -> Result<Plan<'a>, Ended> {
+    exchange.series = Some(mesh.requests.unrouted().clone());
+    let wanted = path_of_service(mesh, request);
+    let normal = normal_path(request, wanted)?;
+    let rule = mesh_rule(mesh, request, &route::HeadView::new(request, &normal))?;
+    if let Cow::Owned(path) = normal
+        && (wanted.rewrites() || rule.is_some_and(looks_at_path))
+    {
+        forward_normal_path(request, &path)?;
+    }
+    match rule {
+        Some(rule) => by_rule(session, rule, request, exchange),
+        None => by_host(session, mesh, request, exchange).await,
+    }
+}
+
+/// What the service that the request's host names says of paths.
+fn path_of_service(mesh: &Mesh, request: &RequestHead) -> PathNormalization {
+    if !mesh.normalizes {
+        return PathNormalization::default();
+    }
+    let (host, _) = host_and_port(request.authority());
+    service(mesh, &host).map_or_else(PathNormalization::default, |service| service.path)
 }
 
 /// None where no route is for the host nor for the service it names, so that this service is meant itself.
@@ -90,10 +123,8 @@ fn mesh_rule<'a>(
     mesh: &'a Mesh,
     request: &RequestHead,
     view: &route::HeadView<'_>,
-    exchange: &mut Exchange,
 ) -> Result<Option<&'a Rule>, Failure> {
-    exchange.series = Some(mesh.requests.unrouted().clone());
-    match found(mesh.routes.by_host().find(view))? {
+    match rule_of(mesh.routes.by_host().find(view))? {
         Some(rule) => Ok(Some(rule)),
         None if mesh.routes.has_attached() => attached_rule(mesh, request, view),
         None => Ok(None),
@@ -112,12 +143,12 @@ fn attached_rule<'a>(
     };
     let port = service.port(port).unwrap_or(80);
     match mesh.routes.of_service(&service.name, port) {
-        Some(table) => found(table.find(view)),
+        Some(table) => rule_of(table.find(view)),
         None => Ok(None),
     }
 }
 
-fn found<'a>(found: Found<'a, Arc<Destination>>) -> Result<Option<&'a Rule>, Failure> {
+fn rule_of<'a>(found: Found<'a, Arc<Destination>>) -> Result<Option<&'a Rule>, Failure> {
     match found {
         Found::Rule(rule) => Ok(Some(rule)),
         Found::NoRule => Err(Failure::NoRoute { host: true }),
@@ -203,11 +234,18 @@ fn direct<'a>(
 fn by_port<'a>(
     session: &Session,
     app: &'a App,
-    request: &RequestHead,
+    request: &mut RequestHead,
     exchange: &mut Exchange,
 ) -> Result<Plan<'a>, Ended> {
     exchange.series = Some(app.requests.unrouted().clone());
-    if let Some(found) = app_destination(session, app) {
+    let port = app_destination(session, app);
+    let wanted = port.map_or_else(PathNormalization::default, |port| port.path);
+    if let Cow::Owned(path) = normal_path(request, wanted)?
+        && wanted.rewrites()
+    {
+        forward_normal_path(request, &path)?;
+    }
+    if let Some(found) = port {
         exchange.series = Some(found.requests.clone());
         return Ok(direct(found.destination.clone(), request, exchange));
     }
@@ -286,11 +324,11 @@ pub async fn outside(
 }
 
 /// The host, and the port where there is one.
-pub fn host_and_port(authority: &[u8]) -> (std::borrow::Cow<'_, str>, Option<u16>) {
+pub fn host_and_port(authority: &[u8]) -> (Cow<'_, str>, Option<u16>) {
     let text = String::from_utf8_lossy(authority);
     let split = match &text {
-        std::borrow::Cow::Borrowed(text) => text.rsplit_once(':'),
-        std::borrow::Cow::Owned(_) => None,
+        Cow::Borrowed(text) => text.rsplit_once(':'),
+        Cow::Owned(_) => None,
     };
     match split.map(|(host, port)| (host, port.parse::<u16>())) {
         Some((host, Ok(port))) => (host.into(), Some(port)),

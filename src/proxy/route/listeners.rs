@@ -50,7 +50,7 @@ impl<T> Listeners<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostPattern, Name, OnHalfClose};
+    use crate::model::{HostPattern, Name, OnHalfClose, PathNormalization};
 
     fn listener(name: &str, hostname: Option<HostPattern>) -> Arc<model::Listener> {
         Arc::new(model::Listener {
@@ -60,6 +60,7 @@ mod tests {
             tls: None,
             routes: Vec::new(),
             on_half_close: OnHalfClose::Answer,
+            path: PathNormalization::default(),
         })
     }
 

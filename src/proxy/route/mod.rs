@@ -23,10 +23,10 @@ mod oracle;
 pub use host::HostMap;
 pub use listeners::{ListenerRoutes, Listeners};
 pub use mesh::MeshRoutes;
-pub use normalize::{NulInPath, normalize};
+pub use normalize::{PathRefused, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule};
 pub use table::{Found, Table};
-pub use view::HeadView;
+pub use view::{HeadView, without_port};
 
 /// What routing looks at, of a request.
 pub trait RequestView {

@@ -44,7 +44,7 @@ impl RequestView for HeadView<'_> {
 }
 
 /// `[::1]:80` → `[::1]`, `a:80` → `a`.
-fn without_port(authority: &[u8]) -> &[u8] {
+pub fn without_port(authority: &[u8]) -> &[u8] {
     match memchr::memrchr(b':', authority) {
         Some(colon) if authority[colon + 1..].iter().all(u8::is_ascii_digit) => &authority[..colon],
         _ => authority,
@@ -75,7 +75,7 @@ mod tests {
         head.set_target(b"/a/../b?q=1").expect("a target");
         head.fields.push(b"Host", b"Shop:8080");
         head.fields.push(b"X-Tenant", b"t");
-        let path = super::super::normalize(head.path()).expect("no NUL");
+        let path = super::super::normalize(head.path(), Default::default()).expect("no NUL");
         let view = HeadView::new(&head, &path);
         assert_eq!((view.host(), view.path()), (&b"Shop"[..], &b"/b"[..]));
         assert_eq!(
