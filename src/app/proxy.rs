@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -67,6 +67,8 @@ pub enum StartError {
 /// Runs until a signal or `/drain` ends it and its connections are done.
 pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let level = log::install(&bootstrap.log.level, bootstrap.log.format)?;
+    // Before anything is served: until then a signal would end the process in the middle of it.
+    let mut signals = Signals::new()?;
     let metrics = Arc::new(Registry::default());
     crate::telemetry::metrics::register_process(&metrics);
     let access_log = match bootstrap.access_log.clone() {
@@ -110,10 +112,29 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let state = process.admin_state(metrics, level);
     tokio::spawn(async move { match admin::serve(admin, Arc::new(state)).await {} });
     tracing::info!(admin = %bootstrap.admin, workers = workers(&bootstrap), "Serving");
-    process.serve(&bootstrap, &mut changes).await?;
+    process
+        .serve(&bootstrap, &mut changes, &mut signals)
+        .await?;
     process.leave(&bootstrap, changes).await;
     resolving.abort();
     Ok(())
+}
+
+/// What the system tells the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Everything that the control thread holds.
@@ -305,26 +326,24 @@ impl Process {
         &mut self,
         bootstrap: &SidecarBootstrap,
         changes: &mut Option<Changes>,
+        signals: &mut Signals,
     ) -> Result<(), StartError> {
         let mut watch = bootstrap
             .mesh
             .clone()
             .map(|path| Watch::start(vec![path]))
             .transpose()?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
         let mut tick = tokio::time::interval(TICK);
         let mut settled = std::pin::pin!(tokio::time::sleep(SETTLED));
         let mut started = true;
         let status = self.status.clone();
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
                 () = status.drain.notified() => return Ok(()),
                 () = file_change(&mut watch) => self.reload_files(),
-                _ = hangup.recv() => {
+                _ = signals.hangup.recv() => {
                     self.access_log.iter().for_each(AccessLog::reopen);
                     self.reload_files();
                 }
