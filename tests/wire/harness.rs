@@ -3,16 +3,17 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// No test waits longer than this for anything; only a broken one waits so long.
-const HANG_GUARD: Duration = Duration::from_secs(30);
+pub const HANG_GUARD: Duration = Duration::from_secs(30);
 
 /// What an upstream does with its connection after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,7 @@ pub struct Mesh {
     ports: Ports,
     heads: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
+    upstreams: Arc<Upstreams>,
 }
 
 /// Where a proxy listens.
@@ -42,6 +44,13 @@ struct Ports {
     /// Of the application's port, as others reach it.
     app: u16,
     inbound: u16,
+}
+
+/// Connections that the proxy has made to the upstream.
+#[derive(Default)]
+struct Upstreams {
+    all: AtomicUsize,
+    open: AtomicUsize,
 }
 
 /// What a test's proxy has beyond what all have, as YAML.
@@ -70,7 +79,8 @@ impl Mesh {
         answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static,
     ) -> Self {
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let upstream = serve(answer, heads.clone());
+        let upstreams = Arc::<Upstreams>::default();
+        let upstream = serve(answer, heads.clone(), upstreams.clone());
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [gateway, admin, outbound, app, inbound] = free_ports();
         let ports = Ports {
@@ -96,6 +106,7 @@ impl Mesh {
             ports,
             heads,
             folder,
+            upstreams,
         };
         mesh.wait_until_it_serves();
         mesh
@@ -136,27 +147,73 @@ impl Mesh {
 
     /// The lines of the access log, once there are so many.
     pub fn access_log(&self, count: usize) -> Vec<String> {
-        let begun = tokio::time::Instant::now();
-        loop {
+        let mut lines = Vec::new();
+        eventually("so many lines of the access log", || {
             let log = std::fs::read_to_string(self.folder.path().join("access.log"));
-            let lines: Vec<String> = log.unwrap_or_default().lines().map(str::to_owned).collect();
-            if lines.len() >= count {
-                return lines;
-            }
-            assert!(begun.elapsed() < HANG_GUARD, "only {lines:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
+            lines = log.unwrap_or_default().lines().map(str::to_owned).collect();
+            lines.len() >= count
+        });
+        lines
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        loopback(self.ports.gateway)
+    }
+
+    /// All connections that the proxy has ever made to the upstream.
+    pub fn upstream_connections(&self) -> usize {
+        self.upstreams.all.load(Ordering::SeqCst)
+    }
+
+    /// Those that it has not yet ended.
+    pub fn open_upstream_connections(&self) -> usize {
+        self.upstreams.open.load(Ordering::SeqCst)
+    }
+
+    /// What the proxy holds in memory, in bytes.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.proxy.id()))
+            .expect("the proxy runs");
+        let kilobytes: usize = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))
+            .and_then(|count| count.trim().parse().ok())
+            .expect("Linux says so");
+        kilobytes * 1024
+    }
+
+    /// Asks the proxy to end, and waits until it has. How long that took.
+    pub fn terminate(&mut self) -> Duration {
+        let begun = Instant::now();
+        // SAFETY: the child has not been waited for, so its id is still its own.
+        let sent = unsafe { libc::kill(self.proxy.id() as i32, libc::SIGTERM) };
+        assert_eq!(sent, 0, "SIGTERM");
+        let mut status = None;
+        eventually("the proxy ends", || {
+            status = self.proxy.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        begun.elapsed()
     }
 
     fn wait_until_it_serves(&mut self) {
-        let begun = tokio::time::Instant::now();
         // The admin socket comes last.
-        while TcpStream::connect(loopback(self.ports.admin)).is_err() {
+        let admin = loopback(self.ports.admin);
+        eventually("the proxy listens", || {
             let ended = self.proxy.try_wait().expect("the proxy is our child");
             assert_eq!(ended, None, "the proxy has ended");
-            assert!(begun.elapsed() < HANG_GUARD, "the proxy does not listen");
-            thread::sleep(Duration::from_millis(5));
-        }
+            TcpStream::connect(admin).is_ok()
+        });
+    }
+}
+
+/// Polls until it is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < HANG_GUARD, "it never comes: {what}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -247,14 +304,20 @@ fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
 fn serve(
     answer: impl Fn(&mut Peer, &str) -> Then + Send + Sync + 'static,
     heads: Arc<Mutex<Vec<String>>>,
+    upstreams: Arc<Upstreams>,
 ) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let address = listener.local_addr().expect("it is bound");
     let answer = Arc::new(answer);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (answer, heads) = (answer.clone(), heads.clone());
-            thread::spawn(move || answer_all(Peer::new(stream), &*answer, &heads));
+            let (answer, heads, upstreams) = (answer.clone(), heads.clone(), upstreams.clone());
+            upstreams.all.fetch_add(1, Ordering::SeqCst);
+            upstreams.open.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                answer_all(Peer::new(stream), &*answer, &heads);
+                upstreams.open.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
     address
@@ -375,6 +438,16 @@ impl Peer {
                 Err(_) => return (self.take(self.read.len()), false),
             }
         }
+    }
+
+    /// What has been read and not asked for.
+    pub fn unread(&self) -> String {
+        latin1(&self.read)
+    }
+
+    /// Reads what comes next; false once the other side has ended its direction, in whatever way.
+    pub fn reads_more(&mut self) -> bool {
+        matches!(self.fill(), Ok(1..))
     }
 
     fn fill(&mut self) -> io::Result<usize> {

@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
 use super::replay::Replay;
+use crate::model::OnHalfClose;
 use crate::proxy::cluster::{EndpointId, Lease, Outcome, PickError};
 use crate::proxy::failure::{ConnectError, Failure};
 use crate::proxy::upstream::{OpenError, Upstream, Wanted};
@@ -490,7 +491,7 @@ impl Attempt<'_> {
                     Poll::Pending => break,
                 }
             }
-            if !sending && let Poll::Ready(cut) = down.poll_gone(cx, self.plan.on_half_close) {
+            if let Poll::Ready(cut) = poll_left(cx, down, sending, self.plan.on_half_close) {
                 return Poll::Ready(Err(Broken::Client(cut)));
             }
             if let Some(deadline) = deadline
@@ -636,6 +637,19 @@ enum Broken {
     Client(Cut),
     Timeout,
     Idle(Duration),
+}
+
+/// Ready when the client has left; `sending` while its body is still on the way up.
+pub fn poll_left(
+    cx: &mut Context<'_>,
+    down: &mut impl Downstream,
+    sending: bool,
+    on_half_close: OnHalfClose,
+) -> Poll<Cut> {
+    match sending {
+        true => down.poll_reset(cx),
+        false => down.poll_gone(cx, on_half_close),
+    }
 }
 
 /// What a client that broke off its own request is told, if it is still there.

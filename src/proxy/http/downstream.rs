@@ -27,6 +27,9 @@ pub trait Downstream: Source + Sink {
     /// Ready when the client has left for good, so that nobody waits for the answer. Does not read the body.
     fn poll_gone(&mut self, cx: &mut Context<'_>, on_half_close: OnHalfClose) -> Poll<Cut>;
 
+    /// The same beside a body that is being read or written. HTTP/1 cannot tell then.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Cut>;
+
     /// Ends an answer that cannot be completed, so that the client sees it cut short.
     fn cut(&mut self);
 

@@ -256,7 +256,8 @@ async fn relay<D: Downstream>(
             }
             Poll::Pending => {}
         }
-        if !sending && down.poll_gone(cx, plan.on_half_close).is_ready() {
+        // An upstream that is silent for days gives no occasion to write, and so to find the client gone.
+        if attempt::poll_left(cx, down, sending, plan.on_half_close).is_ready() {
             return Poll::Ready(Err((Outcome::Cancelled, Failure::ClientGone)));
         }
         if let Some(deadline) = deadline

@@ -319,6 +319,10 @@ impl Downstream for Request<'_> {
         }
     }
 
+    fn poll_reset(&mut self, _: &mut Context<'_>) -> Poll<Cut> {
+        Poll::Pending
+    }
+
     fn cut(&mut self) {
         self.keep_alive = false;
         self.conn.stream().reset_on_close();

@@ -19,6 +19,8 @@ pub struct Reader {
     stream: RecvStream,
     chunk: Bytes,
     trailers: Option<Fields>,
+    /// Bytes still to come, where the head promised a number and it matters.
+    left: Option<u64>,
     ended: bool,
 }
 
@@ -29,8 +31,26 @@ impl Reader {
             stream,
             chunk: Bytes::new(),
             trailers: None,
+            left: None,
             ended,
         }
+    }
+
+    /// The size that a request's head promises. Its last byte is then held back until the stream has ended as well, since
+    /// to a server it would make whole what still may turn out too long.
+    pub fn expect(&mut self, fields: &Fields) -> Size {
+        let size = self.size(fields);
+        if let Size::Exact(length) = size {
+            self.left = Some(length);
+        }
+        size
+    }
+
+    /// Bytes of the chunk at hand that may go on.
+    fn offered(&self) -> usize {
+        let is_last = self.left == Some(self.chunk.len() as u64);
+        let held = is_last && !self.ended && !self.stream.is_end_stream();
+        self.chunk.len().saturating_sub(usize::from(held))
     }
 
     pub fn is_ended(&self) -> bool {
@@ -48,13 +68,11 @@ impl Reader {
 
 impl Source for Reader {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, Cut>> {
-        while self.chunk.is_empty() && !self.ended {
+        while !self.ended && self.offered() == 0 {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(bytes)) => self.chunk = bytes,
-                // A whole answer may be followed by this (RFC 9113, section 8.1).
-                Some(Err(error)) if error.reason() == Some(h2::Reason::NO_ERROR) => {
-                    self.ended = true
-                }
+                Some(Ok(bytes)) if self.chunk.is_empty() => self.chunk = bytes,
+                // The end of the stream, in a frame of its own; `h2` lets no more bytes pass than were promised.
+                Some(Ok(_)) => self.ended = self.stream.is_end_stream(),
                 Some(Err(error)) => return Poll::Ready(Err(cut(error))),
                 None => {
                     let trailers = ready!(self.stream.poll_trailers(cx)).map_err(cut)?;
@@ -63,11 +81,15 @@ impl Source for Reader {
                 }
             }
         }
-        Poll::Ready(Ok((!self.chunk.is_empty()).then_some(&self.chunk[..])))
+        let offered = self.offered();
+        Poll::Ready(Ok((offered > 0).then(|| &self.chunk[..offered])))
     }
 
     fn consume(&mut self, count: usize) {
         self.chunk.advance(count);
+        if let Some(left) = &mut self.left {
+            *left -= count as u64;
+        }
         // Fails only for more than was received, which the caller's contract excludes.
         let _ = self.stream.flow_control().release_capacity(count);
     }

@@ -1,7 +1,9 @@
 //! The client side of HTTP/2: one connection carries the requests of its worker to one endpoint.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +12,7 @@ use h2::client::{ResponseFuture, SendRequest};
 
 use super::body::{Reader, Writer, cut};
 use super::head;
+use super::keepalive::{Heard, KeepAlive, SERVER_SILENCE, Seen};
 use crate::base::net::Stream;
 use crate::proxy::cluster::ConnectionPermit;
 use crate::proxy::http::body::{Cut, Sink, Size, Source};
@@ -39,20 +42,24 @@ impl Connection {
         } else {
             Scheme::Http
         };
-        let (send, connection) = h2::client::Builder::new()
+        let reads = Rc::default();
+        let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST_MAX)
             .enable_push(false)
-            .handshake::<_, Bytes>(stream)
+            .handshake::<_, Bytes>(Heard::new(stream, Rc::clone(&reads)))
             .await
             .map_err(io::Error::other)?;
         let closed = Rc::new(Cell::new(false));
-        let seen = closed.clone();
+        let in_use = Rc::default();
+        let (seen, used) = (closed.clone(), Rc::clone(&in_use));
+        let keep_alive = connection
+            .ping_pong()
+            .map(|ping| KeepAlive::new(ping, SERVER_SILENCE));
         tokio::task::spawn_local(async move {
-            // Why it ended reaches the streams on it, each of which reports it.
-            let _ = connection.await;
+            drive(connection, keep_alive, &reads, &used).await;
             seen.set(true);
             drop(permit);
         });
@@ -60,7 +67,7 @@ impl Connection {
             send,
             scheme,
             closed,
-            in_use: Rc::default(),
+            in_use,
         })
     }
 
@@ -91,6 +98,33 @@ impl Connection {
             _in_use: InUse::new(&self.in_use),
         })
     }
+}
+
+/// Drives a connection until it closes, or is found dead while streams wait for it. Why it ended reaches the streams on
+/// it, each of which reports it.
+async fn drive(
+    mut connection: h2::client::Connection<Heard, Bytes>,
+    mut keep_alive: Option<KeepAlive>,
+    reads: &Cell<u64>,
+    in_use: &Cell<usize>,
+) {
+    poll_fn(|cx| {
+        if Pin::new(&mut connection).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match &mut keep_alive {
+            Some(keep_alive) if in_use.get() > 0 => keep_alive.poll(
+                cx,
+                Seen {
+                    reads: reads.get(),
+                    // New requests go out to a dead server just as well.
+                    written: 0,
+                },
+            ),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// Counts a stream on its connection until dropped.
@@ -124,7 +158,6 @@ impl Exchange {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
     ) -> Poll<Result<(), Cut>> {
-        use std::future::Future;
         let Some(response) = &mut self.response else {
             return Poll::Ready(Err(Cut::Malformed("an answer after the answer")));
         };
@@ -133,7 +166,7 @@ impl Exchange {
             head::read_response(&parts, head);
             return Poll::Ready(Ok(()));
         }
-        let (parts, body) = ready!(std::pin::Pin::new(response).poll(cx))
+        let (parts, body) = ready!(Pin::new(response).poll(cx))
             .map_err(cut)?
             .into_parts();
         head::read_response(&parts, head);

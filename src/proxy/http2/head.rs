@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method as HttpMethod, StatusCode, Uri, uri};
 
 use crate::proxy::http::head::{
@@ -24,9 +24,19 @@ pub fn read_request(
             .uri
             .authority()
             .map_or("", |authority| authority.as_str()),
-        Some(path) => path.as_str(),
-        None => "/",
+        // `http` reads a path that is not there as `/` where there is no authority either.
+        Some(path) if !parts.uri.path().is_empty() => path.as_str(),
+        _ => return Err("no :path"),
     };
+    if parts
+        .headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err("more than one content-length");
+    }
     head.set_target(target.as_bytes())
         .map_err(|_| "malformed :path")?;
     head.set_scheme(match parts.uri.scheme_str() {

@@ -4,4 +4,5 @@ pub mod body;
 pub mod budgets;
 pub mod client;
 pub mod head;
+mod keepalive;
 pub mod server;
