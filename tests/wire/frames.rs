@@ -155,7 +155,12 @@ impl Http2 {
 
     /// False when the proxy takes no more.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        match self.stream.write_all(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("the connection stays open, and takes nothing")
+            }
+            sent => sent.is_ok(),
+        }
     }
 
     /// The next frame; none once the proxy has closed, in whatever way.
@@ -202,15 +207,20 @@ impl Http2 {
         panic!("the connection ends before it has come, after {seen:?}");
     }
 
-    /// Waits until all that was sent has been seen: a PING is answered in its turn.
-    pub fn is_heard(&mut self) -> bool {
-        self.send(&frame(PING, 0, 0, b"in order"));
+    /// Whether such a frame comes before the proxy closes the connection.
+    pub fn skip_to(&mut self, is_it: impl Fn(&Frame) -> bool) -> bool {
         while let Some(frame) = self.next() {
-            if frame.kind == PING && frame.flags & ACK != 0 {
+            if is_it(&frame) {
                 return true;
             }
         }
         false
+    }
+
+    /// Waits until all that was sent has been seen: a PING is answered in its turn.
+    pub fn is_heard(&mut self) -> bool {
+        self.send(&frame(PING, 0, 0, b"in order"));
+        self.skip_to(|frame| frame.kind == PING && frame.flags & ACK != 0)
     }
 
     /// The code of the last GOAWAY before the proxy closes the connection.

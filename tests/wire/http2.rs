@@ -75,8 +75,8 @@ fn resets_of_requests_that_have_reached_the_upstream_count_as_well() {
     let mut client = Http2::connect(&mesh);
     let mut resets = 0;
     for id in streams() {
-        client.send(&get(id, "/slow"));
-        if !client.is_heard() {
+        client.send(&get(id, "/silent"));
+        if client.answer(id).kind == GOAWAY {
             break;
         }
         client.send(&reset(id, CANCEL));
@@ -84,7 +84,6 @@ fn resets_of_requests_that_have_reached_the_upstream_count_as_well() {
         assert!(resets <= 200, "more than 200 resets are suffered");
     }
     assert!(resets >= 100, "{resets} resets are too much already");
-    assert!(mesh.heads().len() > 50, "{} requests", mesh.heads().len());
     assert!(is_served(&mesh));
 }
 
@@ -135,10 +134,15 @@ fn a_stream_above_the_limit_is_refused_until_another_has_ended() {
     let mesh = mesh();
     let mut client = Http2::connect(&mesh);
     let ids = streams().take(STREAMS_MAX as usize).collect::<Vec<_>>();
-    for id in &ids {
-        client.send(&get(*id, "/slow"));
+    let mut arrived = 0;
+    // The upstream's queue of connections is short.
+    for some in ids.chunks(32) {
+        for id in some {
+            client.send(&get(*id, "/slow"));
+        }
+        arrived += some.len();
+        eventually("they are there", || mesh.heads().len() == arrived);
     }
-    eventually("all are there", || mesh.heads().len() == ids.len());
     let above = 2 * STREAMS_MAX + 1;
     client.send(&get(above, "/slow"));
     assert_eq!(client.answer(above).code(), Some(REFUSED_STREAM));
@@ -148,11 +152,10 @@ fn a_stream_above_the_limit_is_refused_until_another_has_ended() {
             mesh.open_upstream_connections() < ids.len()
         });
         client.send(&get(more, "/slow"));
-        eventually("another takes its place", || {
-            mesh.open_upstream_connections() == ids.len()
-        });
+        arrived += 1;
+        eventually("another takes its place", || mesh.heads().len() == arrived);
+        assert_eq!(mesh.open_upstream_connections(), ids.len());
     }
-    assert_eq!(mesh.heads().len(), ids.len() + 20);
 }
 
 #[test]
@@ -519,8 +522,8 @@ fn the_maximum_frame_size_is_what_is_advertised() {
 /// A proxy that says goodbye to a client after a second without a request.
 fn impatient() -> Mesh {
     mesh_with(&Extra {
-        rule: "",
         limits: ", idle_timeout: 1s",
+        ..Extra::default()
     })
 }
 
@@ -540,17 +543,17 @@ fn a_client_that_goes_on_after_the_goodbye_cannot_hold_its_connection() {
     client.until(|frame| frame.kind == GOAWAY);
     // As if it had never come; without credit for long, since it answers nothing else either.
     client.send(&window_update(0, 0x7fff_0000));
-    let mut ids = streams();
-    let mut last = 0;
-    while last < 1_000_000 {
-        let id = ids.next().expect("they are endless");
-        if !client.send(&get(id, "/")) {
+    let mut served = 0;
+    for id in streams() {
+        let ends = |frame: &Frame| {
+            frame.stream == id && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0)
+        };
+        if !client.send(&get(id, "/")) || !client.skip_to(ends) {
             break;
         }
-        let Some(frame) = client.next() else { break };
-        last = last.max(frame.stream);
+        served += 1;
+        assert!(served < 200_000, "it is served for ever");
     }
-    assert!(last < 1_000_000, "it is served for ever");
 }
 
 #[test]

@@ -350,6 +350,10 @@ impl AsyncWrite for Counted {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -417,6 +421,27 @@ mod tests {
         assert_eq!(counts.exceeded(), None);
         counts.whole.set(0);
         assert!(counts.exceeded().is_some());
+    }
+
+    #[test]
+    fn a_request_counts_until_its_work_has_ended_and_wakes_who_waits_for_that() {
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (counts, woken) = (
+            Rc::new(Counts::default()),
+            Arc::new(Woken(AtomicBool::new(false))),
+        );
+        let requests = [InFlight::new(&counts), InFlight::new(&counts)];
+        counts.wait(&woken.clone().into());
+        assert_eq!(counts.in_flight(), 2);
+        assert!(!woken.0.load(Ordering::Relaxed));
+        drop(requests);
+        assert_eq!(counts.in_flight(), 0);
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]
