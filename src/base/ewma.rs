@@ -36,6 +36,11 @@ impl PeakEwma {
         });
     }
 
+    /// Forgets what was before: the average is this sample.
+    pub fn restart(&self, now: u64, nanos: f32) {
+        self.0.store(pack(nanos, now), Ordering::Relaxed);
+    }
+
     /// Takes a lower bound in: of a request that was given up after `nanos`, only that it took longer is known. Without a
     /// sample so far it counts where it is above `initial`.
     pub fn observe_at_least(&self, now: u64, nanos: f32, initial: f32, decay: Duration) {
@@ -138,6 +143,14 @@ mod tests {
         let expected = 10e6 / std::f32::consts::E + 1e6 * (1.0 - 1.0 / std::f32::consts::E);
         let read = ewma.read(10 * SECOND, DECAY).unwrap();
         assert!((read / expected - 1.0).abs() < 1e-3, "{read} {expected}");
+    }
+
+    #[test]
+    fn a_restart_forgets_a_peak() {
+        let ewma = PeakEwma::default();
+        ewma.observe(0, 5e9, DECAY);
+        ewma.restart(SECOND, 1e6);
+        assert_eq!(ewma.read(SECOND, DECAY), Some(1e6));
     }
 
     #[test]

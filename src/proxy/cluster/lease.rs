@@ -151,6 +151,8 @@ impl Lease {
     fn observe(&self, outcome: Outcome, latency: Duration, now: u64) {
         let average = &self.endpoint.load().latency;
         match outcome {
+            // The breaker has kept the traffic away for as long as that was right; what the failures cost ends with it.
+            Outcome::Success if self.probe => average.restart(now, ewma::nanos(latency)),
             Outcome::Success => average.observe(now, ewma::nanos(latency), LATENCY_DECAY),
             Outcome::Cancelled => {
                 let initial = ewma::nanos(LATENCY_INITIAL);

@@ -71,6 +71,20 @@ fn five_failures_in_a_row_eject_and_one_probe_brings_back() {
 }
 
 #[test]
+fn an_endpoint_that_is_back_gets_its_share_at_once_however_fast_the_others_are() {
+    let mut scene = Scene::new(service(), 2);
+    for port in [1, 2] {
+        scene.outcome_at(port, Outcome::Success);
+    }
+    scene.outcome_at(1, Outcome::ConnectFailure);
+    scene.now += seconds(1.2);
+    let probe = scene.pick();
+    assert!(probe.is_probe());
+    scene.settle(probe, Outcome::Success);
+    assert!((30..=70).contains(&scene.picked(1, 100)));
+}
+
+#[test]
 fn a_dropped_probe_leaves_the_next_request_to_probe() {
     let mut scene = Scene::new(round_robin(), 3);
     for _ in 0..5 {
