@@ -61,7 +61,7 @@ fn request(host: &str, target: &str) -> RequestHead {
 
 fn finds(table: &Table<()>, head: &RequestHead) -> bool {
     let path = normalize(head.path(), Default::default()).expect("no NUL");
-    matches!(table.find(&HeadView::new(head, &path)), Found::Rule(_))
+    matches!(table.find(&HeadView::new(head, &path)), Found::Rule { .. })
 }
 
 /// Many hosts, one prefix each.

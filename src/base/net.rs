@@ -118,6 +118,20 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     listen_on(address, false)
 }
 
+/// Fails when somebody listens there already, whom [`listen`] would share the address with.
+pub fn expect_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// The same for an IPv6 address whose port has an IPv4 socket of its own.
 pub fn listen_ipv6_only(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     listen_on(address, true)

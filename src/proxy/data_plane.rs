@@ -226,6 +226,13 @@ impl DataPlane {
         entry: &Arc<Entry>,
         socket: fn(SocketAddr) -> io::Result<std::net::TcpListener>,
     ) -> Result<(), ListenError> {
+        if !self
+            .own_addresses
+            .iter()
+            .any(|own| own.port() == address.port())
+        {
+            net::expect_free(address).map_err(|error| ListenError::Bind { address, error })?;
+        }
         // All sockets first, so that an address is served by every worker or by none.
         let sockets: io::Result<Vec<_>> = self.workers.iter().map(|_| socket(address)).collect();
         let sockets = sockets.map_err(|error| ListenError::Bind { address, error })?;

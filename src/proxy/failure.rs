@@ -40,6 +40,8 @@ pub enum Failure {
     },
     /// The upstream closed or reset the connection before an answer.
     UpstreamGone { endpoint: String, reset: bool },
+    /// The connection was lost in the middle of the answer.
+    UpstreamCut { endpoint: String, reset: bool },
     /// The upstream's bytes are not a valid answer.
     UpstreamProtocol {
         endpoint: String,
@@ -155,19 +157,18 @@ impl Failure {
                     "Check that the endpoint is up and reachable from this proxy.",
                 )
             }
-            Failure::UpstreamGone { reset, .. } => {
-                let flag = if *reset {
-                    Flag::UpstreamReset
-                } else {
-                    Flag::UpstreamConnectionTermination
-                };
-                (
-                    503,
-                    flag,
-                    "connection_terminated",
-                    "The request may have reached the application; see its log.",
-                )
-            }
+            Failure::UpstreamCut { reset, .. } => (
+                502,
+                lost(*reset),
+                "http_response_incomplete",
+                "The application ended in the middle of its answer; see its log.",
+            ),
+            Failure::UpstreamGone { reset, .. } => (
+                503,
+                lost(*reset),
+                "connection_terminated",
+                "The request may have reached the application; see its log.",
+            ),
             Failure::UpstreamProtocol { .. } => (
                 502,
                 Flag::UpstreamProtocolError,
@@ -242,11 +243,21 @@ impl fmt::Display for Failure {
             } => {
                 write!(f, "{endpoint} closed the connection before answering")
             }
+            Failure::UpstreamCut { endpoint, .. } => {
+                write!(f, "{endpoint} broke off in the middle of its answer")
+            }
             Failure::UpstreamProtocol { endpoint, reason } => {
                 write!(f, "invalid answer from {endpoint}: {reason}")
             }
             Failure::UpstreamTimeout { limit } => write!(f, "no complete answer within {limit:?}"),
             Failure::StreamIdle { limit } => write!(f, "nothing moved for {limit:?}"),
         }
+    }
+}
+/// How a connection to an upstream was lost.
+fn lost(reset: bool) -> Flag {
+    match reset {
+        true => Flag::UpstreamReset,
+        false => Flag::UpstreamConnectionTermination,
     }
 }

@@ -47,6 +47,21 @@ fn by_default_they_are_data_even_where_a_rule_looks_at_the_path() {
 }
 
 #[test]
+fn what_comes_past_a_rule_that_looks_at_the_path_is_forwarded_as_it_was_matched() {
+    let only_all = mesh(&Extra::default());
+    assert_eq!(get(only_all.connect(), "/admin/../x"), 200);
+    assert_eq!(targets(&only_all), ["/admin/../x"]);
+
+    let guarded = mesh(&Extra {
+        rule: "}, {matches: [{path: {value: /admin}}]",
+        ..Extra::default()
+    });
+    assert_eq!(get(guarded.connect(), "/x/../admin"), 500);
+    assert_eq!(get(guarded.connect(), "/admin/../x"), 200);
+    assert_eq!(targets(&guarded), ["/x"]);
+}
+
+#[test]
 fn what_a_listener_rejects_does_not_pass_it() {
     let table = [
         (

@@ -1,6 +1,6 @@
 //! Requests over real sockets: what is refused before anything reaches the upstream, and what the upstream gets.
 
-use super::harness::{Mesh, Then, field, status};
+use super::harness::{Extra, Mesh, Then, field, status};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -373,6 +373,96 @@ fn continue_and_other_interim_answers_pass_end_to_end() {
     );
     assert_eq!(status(&client.read_head()), 200);
     assert_eq!(client.read_exact(5), "hello");
+}
+
+#[test]
+fn an_answer_that_ends_the_connection_says_so() {
+    let mesh = Mesh::start_with(
+        &Extra {
+            rule: ", matches: [{path: {value: /app}}]",
+            ..Extra::default()
+        },
+        |upstream, _| {
+            upstream.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+            Then::Keep
+        },
+    );
+    let table = [
+        (
+            "/app",
+            "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+            401,
+            Some("close"),
+        ),
+        (
+            "/other",
+            "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+            404,
+            Some("close"),
+        ),
+        ("/other", "Content-Length: 3\r\n\r\na", 404, Some("close")),
+        (
+            "/other",
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            404,
+            Some("close"),
+        ),
+        ("/other", "Content-Length: 3\r\n\r\nabc", 404, None),
+        (
+            "/other",
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            404,
+            None,
+        ),
+        ("/other", "\r\n", 404, None),
+    ];
+    for (path, rest, code, connection) in table {
+        let mut client = mesh.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{rest}").as_bytes());
+        let head = client.read_head();
+        assert_eq!(
+            (status(&head), field(&head, "connection")),
+            (code, connection),
+            "{path} {rest:?}"
+        );
+        if connection.is_none() {
+            let length = field(&head, "content-length").and_then(|length| length.parse().ok());
+            client.read_exact(length.expect("a body of known length"));
+            client.send(b"GET /app HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(status(&client.read_head()), 401);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_ends_too_early_is_a_bad_request() {
+    for body in [
+        "Content-Length: 5\r\n\r\nab",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ] {
+        let mesh = Mesh::start(|upstream, _| {
+            upstream.read_to_end_or_reset();
+            Then::Close
+        });
+        let mut client = mesh.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{body}").as_bytes());
+        client.finish();
+        assert_eq!(status(&client.read_to_end()), 400, "{body:?}");
+    }
+}
+
+#[test]
+fn https_is_not_fetched_in_plain_text() {
+    let mesh = Mesh::start(|upstream, _| {
+        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        Then::Keep
+    });
+    for (target, code) in [("https://app/", 400), ("http://app/", 200)] {
+        let mut client = mesh.connect_outbound();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: app\r\n\r\n").as_bytes());
+        assert_eq!(status(&client.read_head()), code, "{target}");
+    }
+    assert_eq!(mesh.heads().len(), 1);
 }
 
 #[test]

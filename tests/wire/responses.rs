@@ -2,7 +2,7 @@
 
 use super::harness::{Mesh, Then, field, status};
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// An upstream that answers every request with these bytes.
 fn answering(bytes: &str, then: Then) -> Mesh {
@@ -67,7 +67,9 @@ fn an_answer_that_is_cut_short_is_shown_as_cut() {
     let mesh = answering_each(&table, Then::Close);
     for (index, bytes) in table.iter().enumerate() {
         let mut client = mesh.connect();
-        client.send(format!("GET /{index} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client.send(
+            format!("GET /{index} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
         let (answer, _) = client.read_to_end_or_reset();
         // A reset may have overtaken any part of it, so only what must not be there is known.
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -77,10 +79,69 @@ fn an_answer_that_is_cut_short_is_shown_as_cut() {
 }
 
 #[test]
+fn an_answer_that_is_broken_before_any_of_it_was_sent_on_is_a_502() {
+    let table = [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\rX",
+    ];
+    let mesh = answering_each(&table, Then::Keep);
+    for (index, bytes) in table.iter().enumerate() {
+        let mut client = mesh.connect();
+        client.send(format!("GET /{index} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let mut head = client.read_head();
+        if status(&head) == 103 {
+            head = client.read_head();
+        }
+        assert_eq!(status(&head), 502, "{bytes:?}");
+        assert!(field(&head, "proxy-status").is_some(), "{head:?}");
+        let length = field(&head, "content-length").and_then(|length| length.parse().ok());
+        client.read_exact(length.expect("a body of known length"));
+        client.send(b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(
+            status(&client.read_head()),
+            502,
+            "the connection is as good as before"
+        );
+    }
+}
+
+#[test]
+fn a_switch_to_a_protocol_that_was_not_asked_for_is_a_502() {
+    for upgrade in ["", "Upgrade: mqtt\r\n", "Upgrade: websocket, mqtt\r\n"] {
+        let bytes =
+            format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n{upgrade}\r\n");
+        let mesh = answering(&bytes, Then::Close);
+        let mut client = mesh.connect();
+        client.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        assert_eq!(status(&client.read_head()), 502, "{upgrade:?}");
+    }
+}
+
+#[test]
+fn an_interim_answer_passes_without_what_concerns_its_own_connection() {
+    let mesh = answering(
+        "HTTP/1.1 103 Early Hints\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nLink: </a>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        Then::Keep,
+    );
+    let mut client = mesh.connect();
+    client.send(GET.as_bytes());
+    let head = client.read_head();
+    assert_eq!((status(&head), field(&head, "link")), (103, Some("</a>")));
+    for name in ["connection", "x-hop", "keep-alive"] {
+        assert_eq!(field(&head, name), None, "{head:?}");
+    }
+    assert_eq!(status(&client.read_head()), 200);
+}
+
+#[test]
 fn an_answer_that_ends_with_its_connection_is_whole_only_after_a_fin() {
     let whole = answering("HTTP/1.1 200 OK\r\n\r\nall of it", Then::Close);
     let mut client = whole.connect();
-    client.send(GET);
+    client.send(GET.as_bytes());
     let head = client.read_head();
     assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
     assert_eq!(
@@ -140,7 +201,7 @@ fn an_answer_passes_as_it_is_but_for_its_connection() {
         Then::Keep,
     );
     let mut client = mesh.connect();
-    client.send(GET);
+    client.send(GET.as_bytes());
     assert_eq!(
         client.read_head(),
         "HTTP/1.1 299 Quite Fine\r\nX-Mixed-CASE: 1\r\nSet-Cookie: a=b\r\nset-cookie: c=d\r\nContent-Length: 2\r\n\r\n"

@@ -30,6 +30,9 @@ pub trait Downstream: Source + Sink {
     /// The same beside a body that is being read or written. HTTP/1 cannot tell then.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Cut>;
 
+    /// Takes the answer back, so that another can be sent instead. False when the client may have seen some of it.
+    fn take_back(&mut self) -> bool;
+
     /// Ends an answer that cannot be completed, so that the client sees it cut short.
     fn cut(&mut self);
 

@@ -15,7 +15,7 @@ use super::attempt::{self, Answered};
 use super::body::{CopyError, Cut, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
-use super::head::{Method, RequestHead, ResponseHead, Version};
+use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::{headers, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::Outcome;
@@ -148,7 +148,7 @@ async fn end<D: Downstream>(
 ) -> Served {
     let (failure, started) = match ended {
         Ended::Refused(failure) => (failure, false),
-        Ended::Cut(failure) => (failure, true),
+        Ended::Cut(failure) => (failure, !down.take_back()),
     };
     let answer = failure.answer();
     exchange.flag(answer.flag);
@@ -167,12 +167,14 @@ async fn end<D: Downstream>(
         down.cut();
         return Served::Broken;
     }
-    match respond::refuse(down, &scratch.request, &failure).await {
-        Ok(bytes) => exchange.bytes_out = bytes,
-        Err(_) => return Served::Broken,
-    }
     down.decline_body();
-    Served::Done
+    match respond::refuse(down, &scratch.request, &failure).await {
+        Ok(bytes) => {
+            exchange.bytes_out = bytes;
+            Served::Done
+        }
+        Err(_) => Served::Broken,
+    }
 }
 
 async fn walk<D: Downstream>(
@@ -192,7 +194,7 @@ async fn walk<D: Downstream>(
     }
     let answered = attempt::run(session, &plan, down, scratch, exchange).await?;
     if scratch.response.status == 101 {
-        return Box::pin(switch_protocols(&plan, answered, down, scratch, exchange)).await;
+        return Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
     }
     for chain in plan.filters.into_iter().rev().flatten() {
         chain.on_response(&mut scratch.response.fields);
@@ -322,7 +324,7 @@ fn upstream_cut(cut: Cut, exchange: &Exchange) -> Failure {
     let endpoint = endpoint(exchange);
     match cut {
         Cut::Malformed(reason) => Failure::UpstreamProtocol { endpoint, reason },
-        cut => Failure::UpstreamGone {
+        cut => Failure::UpstreamCut {
             endpoint,
             reset: cut.is_reset(),
         },
@@ -338,18 +340,21 @@ fn endpoint(exchange: &Exchange) -> String {
 
 /// A 101 that was asked for turns both connections into a tunnel; one that was not is a broken answer.
 async fn switch_protocols<D: Downstream>(
-    plan: &Plan<'_>,
     answered: Answered,
     down: &mut D,
     scratch: &mut Scratch,
     exchange: &mut Exchange,
 ) -> Result<Served, Ended> {
     let latency = answered.began.elapsed();
-    if !plan.upgrade {
+    let asked = scratch.request.fields.get(Known::Upgrade);
+    let got = scratch.response.fields.get(Known::Upgrade);
+    let agreed =
+        matches!((asked, got), (Some(asked), Some(got)) if asked.eq_ignore_ascii_case(got));
+    if !agreed {
         answered
             .lease
             .settle(Outcome::Failure5xx, latency, Instant::now());
-        let reason = "it switched protocols without being asked";
+        let reason = "it switched to a protocol that it was not asked for";
         return Err(Failure::UpstreamProtocol {
             endpoint: endpoint(exchange),
             reason,

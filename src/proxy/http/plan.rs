@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
-use super::head::{Known, RequestHead, TargetForm};
+use super::head::{Known, RequestHead, Scheme, TargetForm};
 use super::respond;
-use crate::model::{OnHalfClose, PathMatch, PathNormalization, Timeouts};
+use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
@@ -55,9 +55,10 @@ fn by_listener<'a>(
     let wanted = found.listener.path;
     let normal = normal_path(request, wanted)?;
     let view = route::HeadView::new(request, &normal);
-    let rule = rule_of(found.table.find(&view))?.ok_or(Failure::NoRoute { host: false })?;
+    let (rule, by_path) =
+        rule_of(found.table.find(&view))?.ok_or(Failure::NoRoute { host: false })?;
     if let Cow::Owned(path) = normal
-        && (wanted.rewrites() || looks_at_path(rule))
+        && (wanted.rewrites() || by_path)
     {
         forward_normal_path(request, &path)?;
     }
@@ -97,14 +98,14 @@ async fn by_mesh<'a>(
     exchange.series = Some(mesh.requests.unrouted().clone());
     let wanted = path_of_service(mesh, request);
     let normal = normal_path(request, wanted)?;
-    let rule = mesh_rule(mesh, request, &route::HeadView::new(request, &normal))?;
+    let found = mesh_rule(mesh, request, &route::HeadView::new(request, &normal))?;
     if let Cow::Owned(path) = normal
-        && (wanted.rewrites() || rule.is_some_and(looks_at_path))
+        && (wanted.rewrites() || found.is_some_and(|(_, by_path)| by_path))
     {
         forward_normal_path(request, &path)?;
     }
-    match rule {
-        Some(rule) => by_rule(session, rule, request, exchange),
+    match found {
+        Some((rule, _)) => by_rule(session, rule, request, exchange),
         None => by_host(session, mesh, request, exchange).await,
     }
 }
@@ -118,14 +119,15 @@ fn path_of_service(mesh: &Mesh, request: &RequestHead) -> PathNormalization {
     service(mesh, &host).map_or_else(PathNormalization::default, |service| service.path)
 }
 
-/// None where no route is for the host nor for the service it names, so that this service is meant itself.
+/// The rule, and whether the path made a difference. None where no route is for the host nor for the service it names, so
+/// that this service is meant itself.
 fn mesh_rule<'a>(
     mesh: &'a Mesh,
     request: &RequestHead,
     view: &route::HeadView<'_>,
-) -> Result<Option<&'a Rule>, Failure> {
+) -> Result<Option<(&'a Rule, bool)>, Failure> {
     match rule_of(mesh.routes.by_host().find(view))? {
-        Some(rule) => Ok(Some(rule)),
+        Some(found) => Ok(Some(found)),
         None if mesh.routes.has_attached() => attached_rule(mesh, request, view),
         None => Ok(None),
     }
@@ -136,7 +138,7 @@ fn attached_rule<'a>(
     mesh: &'a Mesh,
     request: &RequestHead,
     view: &route::HeadView<'_>,
-) -> Result<Option<&'a Rule>, Failure> {
+) -> Result<Option<(&'a Rule, bool)>, Failure> {
     let (host, port) = host_and_port(request.authority());
     let Some(service) = service(mesh, &host) else {
         return Ok(None);
@@ -148,18 +150,12 @@ fn attached_rule<'a>(
     }
 }
 
-fn rule_of<'a>(found: Found<'a, Arc<Destination>>) -> Result<Option<&'a Rule>, Failure> {
+fn rule_of(found: Found<'_, Arc<Destination>>) -> Result<Option<(&Rule, bool)>, Failure> {
     match found {
-        Found::Rule(rule) => Ok(Some(rule)),
+        Found::Rule { rule, by_path } => Ok(Some((rule, by_path))),
         Found::NoRule => Err(Failure::NoRoute { host: true }),
         Found::NoHost => Ok(None),
     }
-}
-
-fn looks_at_path(rule: &Rule) -> bool {
-    rule.rule().matches.iter().any(
-        |conditions| !matches!(&conditions.path, PathMatch::Prefix(prefix) if prefix.is_empty()),
-    )
 }
 
 /// What was matched is what is forwarded.
@@ -284,6 +280,14 @@ async fn by_host<'a>(
     exchange: &mut Exchange,
 ) -> Result<Plan<'a>, Ended> {
     let (host, port) = host_and_port(request.authority());
+    if request.target_form() == TargetForm::Absolute && request.scheme() == Some(Scheme::Https) {
+        // What is meant to be secret must not go on in plain text.
+        return Err(Failure::BadRequest {
+            status: 400,
+            reason: "https:// in a request without TLS; a proxy is asked for that with CONNECT",
+        }
+        .into());
+    }
     if let Some(service) = service(mesh, &host) {
         exchange.series = Some(service.requests.clone());
         return Ok(direct(service.at(port).clone(), request, exchange));

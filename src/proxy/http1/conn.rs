@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,6 +20,9 @@ use crate::proxy::http::head::{Fields, RequestHead, ResponseHead};
 const COPY_MAX: usize = 16 * 1024;
 /// Written bytes wait in the buffer until it holds this many, the source pauses or the message ends.
 const WRITE_BUFFER_MAX: usize = 32 * 1024;
+
+/// So much of a body that nobody wants is read, rather than that the connection is closed.
+const SKIP_MAX: usize = 64 * 1024;
 
 /// How the body being written is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Conn {
     read: Buffer,
     write: Vec<u8>,
     written: usize,
+    /// Where in `write` the head of the message begins, while nothing of what has been written since is on the wire.
+    head: Option<usize>,
     decoder: BodyDecoder,
     /// Body bytes at the front of `read` that are decoded and not consumed, and what follows them up to the next undecoded byte.
     data_left: usize,
@@ -64,6 +69,7 @@ impl Conn {
             read,
             write: Vec::new(),
             written: 0,
+            head: None,
             decoder: BodyDecoder::new(Framing::None),
             data_left: 0,
             tail: 0,
@@ -112,6 +118,23 @@ impl Conn {
     /// The message being read is complete.
     pub fn is_read_done(&self) -> bool {
         self.body_ended && self.data_left + self.tail == 0
+    }
+
+    /// Forgets what of the message's body has arrived; whether that was all of it.
+    pub fn skip_body(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut budget = SKIP_MAX;
+        while let Poll::Ready(Ok(chunk)) = self.poll_chunk(&mut cx) {
+            let Some(count) = chunk.map(<[u8]>::len) else {
+                return true;
+            };
+            if count > budget {
+                return false;
+            }
+            budget -= count;
+            self.consume(count);
+        }
+        false
     }
 
     /// Reads once. `Ok(0)` is the peer's FIN. While nothing comes, an empty buffer gives its memory back.
@@ -200,6 +223,7 @@ impl Conn {
         if self.write.capacity() == 0 {
             self.write.reserve(2048);
         }
+        self.head = Some(self.write.len());
         encode(&mut self.write);
         self.encoder = match framing {
             Framing::None => Encoder::None,
@@ -207,6 +231,16 @@ impl Conn {
             Framing::Chunked => Encoder::Chunked { left: 0 },
             Framing::UntilClose => Encoder::Close,
         };
+    }
+
+    /// Takes the message being written back. False when some of it may be on the wire already.
+    pub fn take_back(&mut self) -> bool {
+        let Some(head) = self.head.take() else {
+            return false;
+        };
+        self.write.truncate(head);
+        self.encoder = Encoder::Done;
+        true
     }
 
     /// Appends bytes that stand between messages, such as an informational answer.
@@ -240,6 +274,7 @@ impl Conn {
 
     /// Sends the write buffer and then, as far as it goes at once, `bytes`; how many of those were taken.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.head = None;
         loop {
             let queued = &self.write[self.written..];
             if queued.is_empty() {

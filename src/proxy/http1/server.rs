@@ -220,6 +220,8 @@ struct Request<'a> {
     is_head: bool,
     is_connect: bool,
     keep_alive: bool,
+    /// The client sends its body when it is told to, if that is at all.
+    awaits_continue: bool,
     head_sent: bool,
 }
 
@@ -239,6 +241,7 @@ impl<'a> Request<'a> {
             is_head: scratch.request.method == Method::Head,
             is_connect: scratch.request.method == Method::Connect,
             keep_alive,
+            awaits_continue: codec::expects_continue(&scratch.request.fields),
             head_sent: false,
         }
     }
@@ -275,6 +278,7 @@ impl Downstream for Request<'_> {
     }
 
     fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Cut> {
+        self.awaits_continue &= head.status != 100;
         // HTTP/1.0 knows no informational answers (RFC 9110, section 15.2).
         if self.version != Version::Http10 {
             let encode = |out: &mut Vec<u8>| {
@@ -288,6 +292,10 @@ impl Downstream for Request<'_> {
     fn send_head(&mut self, head: &ResponseHead, size: Size) -> Result<(), Cut> {
         let framing = self.framing(head, size);
         self.keep_alive &= !self.session.worker.is_draining();
+        if self.awaits_continue && !self.conn.is_read_done() && !self.conn.has_unread() {
+            // Whether the body comes now is the client's choice, so no request can be told from it (RFC 9110, section 10.1.1).
+            self.keep_alive = false;
+        }
         let opens_tunnel =
             head.status == 101 || (self.is_connect && (200..300).contains(&head.status));
         let persistence = match (self.keep_alive, self.version) {
@@ -323,23 +331,33 @@ impl Downstream for Request<'_> {
         Poll::Pending
     }
 
+    fn take_back(&mut self) -> bool {
+        self.conn.take_back()
+    }
+
     fn cut(&mut self) {
         self.keep_alive = false;
         self.conn.stream().reset_on_close();
     }
 
     fn decline_body(&mut self) {
-        self.keep_alive &= self.conn.is_read_done();
+        self.keep_alive &= self.conn.skip_body();
     }
 }
 
 impl Source for Request<'_> {
     #[inline]
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, Cut>> {
-        self.conn.poll_chunk(cx)
+        self.conn.poll_chunk(cx).map_err(|cut| match cut {
+            Cut::Gone(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Cut::Malformed("the request's body is incomplete")
+            }
+            cut => cut,
+        })
     }
 
     fn consume(&mut self, count: usize) {
+        self.awaits_continue = false;
         self.conn.consume(count);
     }
 

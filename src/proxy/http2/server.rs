@@ -377,6 +377,10 @@ impl Downstream for Request {
         }
     }
 
+    fn take_back(&mut self) -> bool {
+        false
+    }
+
     fn cut(&mut self) {
         self.was_cut |= !self.is_gone();
         match &mut self.writer {

@@ -173,7 +173,7 @@ mod tests {
         head.set_target(b"/").expect("a target");
         head.fields.push(b"Host", host.as_bytes());
         match table?.find(&HeadView::new(&head, b"/")) {
-            Found::Rule(rule) => Some(rule.route.name.to_string()),
+            Found::Rule { rule, .. } => Some(rule.route.name.to_string()),
             Found::NoHost | Found::NoRule => None,
         }
     }

@@ -133,7 +133,7 @@ fn table(routes: &[Arc<Route>]) -> Table<()> {
 
 fn winner(table: &Table<()>, request: &Request) -> Option<(String, usize)> {
     match table.find(request) {
-        Found::Rule(rule) => Some((rule.route.name.to_string(), rule.index)),
+        Found::Rule { rule, .. } => Some((rule.route.name.to_string(), rule.index)),
         Found::NoHost | Found::NoRule => None,
     }
 }
@@ -292,7 +292,10 @@ fn a_miss_tells_an_unknown_host_from_an_unknown_path() {
     let table = table(&routes);
     assert!(matches!(table.find(&get("other", "/cart")), Found::NoHost));
     assert!(matches!(table.find(&get("shop", "/")), Found::NoRule));
-    assert!(matches!(table.find(&get("shop", "/cart")), Found::Rule(_)));
+    assert!(matches!(
+        table.find(&get("shop", "/cart")),
+        Found::Rule { .. }
+    ));
 }
 
 #[test]
@@ -339,7 +342,7 @@ fn a_rule_knows_its_label_timeouts_and_backends() {
     ];
     let requests = Requests::default().listener("test");
     let table = Table::compile(&[Arc::new(shop)], &requests, |key| key.service.to_string());
-    let Found::Rule(rule) = table.find(&get("any", "/")) else {
+    let Found::Rule { rule, .. } = table.find(&get("any", "/")) else {
         panic!("the catch-all matches");
     };
     assert_eq!(&*rule.label, "default/shop/cart");

@@ -38,6 +38,11 @@ impl PathIndex {
         self.prefixes.sort();
     }
 
+    /// Whether the path makes a difference.
+    pub fn tells_apart(&self) -> bool {
+        !(self.exact.is_empty() && self.regexes.is_empty() && self.prefixes.edges.is_empty())
+    }
+
     /// The first candidate in precedence order whose path matches and that `accepts` takes.
     pub fn find(
         &self,

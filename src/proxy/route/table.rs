@@ -18,7 +18,11 @@ pub struct Table<T> {
 /// What became of the search; the last two are 404 both, and told apart in the log.
 #[derive(Debug)]
 pub enum Found<'a, T> {
-    Rule(&'a CompiledRule<T>),
+    Rule {
+        rule: &'a CompiledRule<T>,
+        /// Rules for this host look at the path, this one or others before it.
+        by_path: bool,
+    },
     /// No route is for this host.
     NoHost,
     /// Routes are for this host, and none of their rules matches.
@@ -64,10 +68,13 @@ impl<T> Table<T> {
 
     fn find_by_host(&self, host: &[u8], request: &impl RequestView) -> Found<'_, T> {
         let mut found = Found::NoHost;
+        let mut by_path = false;
         for paths in self.hosts.matches(host) {
+            by_path |= paths.tells_apart();
             let accepts = |candidate: &Candidate| self.accepts(*candidate, request);
             if let Some(candidate) = paths.find(request.path(), accepts) {
-                return Found::Rule(&self.rules[candidate.rule as usize]);
+                let rule = &self.rules[candidate.rule as usize];
+                return Found::Rule { rule, by_path };
             }
             found = Found::NoRule;
         }

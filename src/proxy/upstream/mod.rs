@@ -76,14 +76,14 @@ impl Http1 {
                 return Poll::Ready(Err(Cut::Gone(std::io::ErrorKind::UnexpectedEof.into())));
             }
         }
+        let hop = match codec::strip_hop_by_hop(&mut head.fields) {
+            Ok(hop) => hop,
+            Err(refusal) => return Poll::Ready(Err(Cut::Malformed(refusal.reason))),
+        };
         if !head.is_interim() {
             let framing = match codec::response_framing(head, method) {
                 Ok(framing) => framing,
                 Err(error) => return Poll::Ready(Err(Cut::Malformed(error.reason))),
-            };
-            let hop = match codec::strip_hop_by_hop(&mut head.fields) {
-                Ok(hop) => hop,
-                Err(refusal) => return Poll::Ready(Err(Cut::Malformed(refusal.reason))),
             };
             self.answered = true;
             self.keep_alive = framing != Framing::UntilClose && hop.is_persistent(head.version);
