@@ -118,32 +118,22 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     listen_on(address, false)
 }
 
+/// The same for an IPv6 address whose port has an IPv4 socket of its own.
+pub fn listen_ipv6_only(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listen_on(address, true)
+}
+
 /// Fails when somebody listens there already, whom [`listen`] would share the address with.
 pub fn expect_free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = reusable(address)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())
 }
 
-/// The same for an IPv6 address whose port has an IPv4 socket of its own.
-pub fn listen_ipv6_only(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    listen_on(address, true)
-}
-
 fn listen_on(address: SocketAddr, ipv6_only: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = reusable(address)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         // Where IPv6-only is forced by the system, IPv6 alone is served.
@@ -156,6 +146,14 @@ fn listen_on(address: SocketAddr, ipv6_only: bool) -> io::Result<std::net::TcpLi
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A socket that may be bound although old connections of its address are still ending.
+fn reusable(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 /// What a connected socket gets: no delay, and keep-alive probes so that dead peers are noticed.

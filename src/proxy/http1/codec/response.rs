@@ -69,11 +69,12 @@ fn read_status_line(buf: &[u8], head: &mut ResponseHead) -> Result<Option<usize>
 /// A space and the phrase, which may be empty; many servers leave out the space with it.
 #[inline]
 fn read_reason(buf: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, BadResponse> {
+    // Before the line's end is looked for, so that what is refused does not depend on how much has come.
+    if !matches!(buf.get(STATUS_END), None | Some(b' ' | b'\r' | b'\n')) {
+        return Err(NO_STATUS);
+    }
     let Some(line_end) = scan::value_end(buf, STATUS_END) else {
-        return match buf.get(STATUS_END) {
-            None | Some(b' ') => Ok(None),
-            Some(_) => Err(NO_STATUS),
-        };
+        return Ok(None);
     };
     match (buf[line_end], buf.get(line_end + 1)) {
         (b'\r', Some(b'\n')) => {}
@@ -84,10 +85,8 @@ fn read_reason(buf: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, Bad
             ));
         }
     }
-    match &buf[STATUS_END..line_end] {
-        [] => {}
-        [b' ', reason @ ..] => head.set_reason(reason),
-        _ => return Err(NO_STATUS),
+    if let [b' ', reason @ ..] = &buf[STATUS_END..line_end] {
+        head.set_reason(reason);
     }
     Ok(Some(line_end + 2))
 }

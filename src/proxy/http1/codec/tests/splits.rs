@@ -128,6 +128,15 @@ fn cut<'a>(bytes: &'a [u8], steps: &[usize]) -> Vec<&'a [u8]> {
     pieces
 }
 
+/// Found by fuzzing.
+#[test]
+fn what_is_refused_stays_refused_when_more_comes() {
+    let line = b"HTTP/1.0 304ion\r";
+    for end in 13..=line.len() {
+        assert_eq!(read_response(&line[..end]), Some(Err(())), "{end}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
