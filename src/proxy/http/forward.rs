@@ -11,11 +11,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::attempt::{self, Answered};
+use super::attempt;
 use super::body::{CopyError, Cut, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
+use super::tries::{self, Answered};
 use super::{headers, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::Outcome;
@@ -122,7 +123,7 @@ pub async fn serve<D: Downstream>(
             served
         }
         Err(ended) => {
-            let served = Box::pin(end(down, scratch, &mut exchange, ended)).await;
+            let served = Box::pin(end(session, down, scratch, &mut exchange, ended)).await;
             session.finish(&exchange, &scratch.request);
             served
         }
@@ -141,6 +142,7 @@ fn request_span(session: &Session, request: &RequestHead) -> tracing::Span {
 }
 
 async fn end<D: Downstream>(
+    session: &Session,
     down: &mut D,
     scratch: &Scratch,
     exchange: &mut Exchange,
@@ -168,7 +170,7 @@ async fn end<D: Downstream>(
         return Served::Broken;
     }
     down.decline_body();
-    match respond::refuse(down, &scratch.request, &failure).await {
+    match respond::refuse(session, down, &scratch.request, &failure).await {
         Ok(bytes) => {
             exchange.bytes_out = bytes;
             Served::Done
@@ -192,7 +194,7 @@ async fn walk<D: Downstream>(
     for chain in plan.filters.into_iter().flatten() {
         chain.on_request(&mut scratch.request);
     }
-    let answered = attempt::run(session, &plan, down, scratch, exchange).await?;
+    let answered = tries::run(session, &plan, down, scratch, exchange).await?;
     if scratch.response.status == 101 {
         return Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
     }
@@ -218,9 +220,10 @@ async fn relay<D: Downstream>(
         mut request,
         mut replay,
         began,
+        undelivered,
     } = answered;
     let latency = began.elapsed();
-    let outcome = attempt::outcome_of(&scratch.response);
+    let outcome = tries::outcome_of(&scratch.response, undelivered);
     lease.answered(outcome, latency, began + latency);
     let size = if scratch.request.method == Method::Head {
         Size::None

@@ -10,4 +10,6 @@ pub mod headers;
 pub mod plan;
 pub mod replay;
 pub mod respond;
+pub mod tries;
 pub mod tunnel;
+pub mod undelivered;

@@ -6,16 +6,23 @@ use super::body::Cut;
 use super::body::Size;
 use super::downstream::Downstream;
 use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
+use super::undelivered;
+use crate::proxy::entry::Role;
 use crate::proxy::failure::Failure;
+use crate::proxy::session::Session;
 
 /// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text.
 pub async fn refuse(
+    session: &Session,
     down: &mut impl Downstream,
     request: &RequestHead,
     failure: &Failure,
 ) -> Result<u64, Cut> {
     let answer = failure.answer();
     let mut head = ResponseHead::new(answer.status);
+    if session.entry.role == Role::Inbound {
+        undelivered::say(failure, &mut head.fields);
+    }
     let proxy_status = format!(
         "pillion; error={}; details={}",
         answer.proxy_status,

@@ -32,6 +32,7 @@ pub enum Known {
     XMeshTimeoutMs,
     XMeshAttempt,
     XMeshShed,
+    XMeshUndelivered,
     XRequestId,
     IdempotencyKey,
     Traceparent,
@@ -190,7 +191,13 @@ impl Known {
                     (b"x-mesh-timeout-ms", Known::XMeshTimeoutMs),
                 ],
             ),
-            18 => pick(name, &[(b"x-forwarded-prefix", Known::XForwardedPrefix)]),
+            18 => pick(
+                name,
+                &[
+                    (b"x-forwarded-prefix", Known::XForwardedPrefix),
+                    (b"x-mesh-undelivered", Known::XMeshUndelivered),
+                ],
+            ),
             19 => pick(name, &[(b"proxy-authorization", Known::ProxyAuthorization)]),
             20 => pick(
                 name,
@@ -236,6 +243,7 @@ impl Known {
                 | Known::XMeshTimeoutMs
                 | Known::XMeshAttempt
                 | Known::XMeshShed
+                | Known::XMeshUndelivered
         )
     }
 

@@ -1,0 +1,353 @@
+//! Getting an answer's head: one attempt after another until an endpoint answers or no attempt is safe any more.
+//!
+//! An attempt is repeated only when that is provably safe (`design.md` 5.5): nothing of the request reached an
+//! application, or the request is idempotent or carries an idempotency key. Connect failures and resets before any
+//! byte of an answer try each other endpoint once without being asked to; statuses only where the route lists them.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempt::{Again, Attempt, Failed};
+use super::body::{Copy, Size};
+use super::downstream::Downstream;
+use super::exchange::Exchange;
+use super::forward::{Ended, Plan, Scratch, Session};
+use super::head::{Known, RequestHead, ResponseHead};
+use super::replay::Replay;
+use super::undelivered::{self, Undelivered};
+use crate::proxy::cluster::{Lease, Outcome, PickError};
+use crate::proxy::entry::Role;
+use crate::proxy::failure::Failure;
+use crate::proxy::upstream::Upstream;
+use crate::telemetry::flags::Flag;
+
+/// The longest wait before a retry, however many have failed.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// An answer whose final head is in [`Scratch::response`].
+pub struct Answered {
+    pub upstream: Upstream,
+    pub lease: Lease,
+    /// The request's body, as far as it has been sent.
+    pub request: Copy,
+    pub replay: Replay,
+    /// When this attempt began.
+    pub began: Instant,
+    /// A sidecar has answered in its application's place.
+    pub undelivered: Option<Undelivered>,
+}
+
+/// When the next attempt begins.
+enum Next {
+    AtOnce,
+    AfterBackOff,
+}
+
+pub async fn run<D: Downstream>(
+    session: &Session,
+    plan: &Plan<'_>,
+    down: &mut D,
+    scratch: &mut Scratch,
+    exchange: &mut Exchange,
+) -> Result<Answered, Ended> {
+    let mut tries = Tries::new(session, plan, down, &scratch.request);
+    let budget = plan.destination.cluster.retry_budget();
+    budget.request_begun(exchange.start);
+    loop {
+        let (attempt, lease) = tries.begin(exchange)?;
+        let began = attempt.began;
+        let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
+        let next = match result.await? {
+            Ok((upstream, request)) => {
+                let undelivered = undelivered::take(&mut scratch.response)
+                    .filter(|_| session.entry.role != Role::Inbound);
+                let Some(next) = tries.answered(scratch, undelivered, exchange) else {
+                    return Ok(Answered {
+                        upstream,
+                        lease,
+                        request,
+                        replay: tries.replay,
+                        began,
+                        undelivered,
+                    });
+                };
+                let outcome = outcome_of(&scratch.response, undelivered);
+                lease.settle(outcome, began.elapsed(), Instant::now());
+                next
+            }
+            Err(failed) => tries.failed(failed, lease, began, exchange)?,
+        };
+        if let Next::AfterBackOff = next {
+            Box::pin(tries.back_off(down, exchange)).await?;
+        }
+        tries.replay.rewind();
+    }
+}
+
+/// What a request may still try, and what has come of it so far.
+struct Tries<'a> {
+    session: &'a Session,
+    plan: &'a Plan<'a>,
+    /// Of the request's body. Asked for before any of it is read, because every attempt sends all of it.
+    size: Size,
+    replayable: bool,
+    replay: Replay,
+    /// Retries that the route has asked for.
+    retries: u32,
+    /// An endpoint that gets the request once more, on a new connection.
+    again_on: Option<Lease>,
+    last: Option<Failure>,
+}
+
+impl<'a> Tries<'a> {
+    fn new<D: Downstream>(
+        session: &'a Session,
+        plan: &'a Plan<'a>,
+        down: &D,
+        head: &RequestHead,
+    ) -> Self {
+        let replayable = head.method.is_idempotent() || head.fields.contains(Known::IdempotencyKey);
+        let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
+        let bytes_max = session.worker.settings.replay_bytes_max;
+        Self {
+            session,
+            plan,
+            size: down.size(),
+            replayable,
+            replay: Replay::new(if keep { bytes_max } else { 0 }),
+            retries: 0,
+            again_on: None,
+            last: None,
+        }
+    }
+
+    /// The next attempt, and the endpoint it goes to.
+    fn begin(&mut self, exchange: &mut Exchange) -> Result<(Attempt<'a>, Lease), Ended> {
+        let fresh = self.again_on.is_some();
+        let lease = match self.again_on.take() {
+            Some(lease) => lease,
+            None => pick(self.session, self.plan, exchange)
+                .map_err(|failure| Ended::Refused(self.last.take().unwrap_or(failure)))?,
+        };
+        let endpoint = lease.endpoint();
+        self.plan.destination.series.attempts.increment();
+        if exchange.attempts > 0 {
+            self.plan.destination.series.retries.increment();
+        }
+        exchange.attempts += 1;
+        exchange.endpoint = Some(endpoint.address);
+        if !exchange.tried.contains(&endpoint.id) {
+            exchange.tried.push(endpoint.id);
+        }
+        let attempt = Attempt {
+            session: self.session,
+            plan: self.plan,
+            size: self.size,
+            replayable: self.replayable,
+            fresh,
+            began: Instant::now(),
+            endpoint: endpoint.id,
+        };
+        Ok((attempt, lease))
+    }
+
+    /// What follows on an answer: another attempt, or none since it is the one that the client gets.
+    fn answered(
+        &self,
+        scratch: &Scratch,
+        undelivered: Option<Undelivered>,
+        exchange: &mut Exchange,
+    ) -> Option<Next> {
+        let safe = match undelivered {
+            None => false,
+            Some(Undelivered::Certainly) => true,
+            Some(Undelivered::Perhaps) => self.replayable,
+        };
+        if safe && self.replay.is_possible() && self.may_go_elsewhere(exchange) {
+            return Some(Next::AtOnce);
+        }
+        self.wants_another(scratch, exchange)
+            .then_some(Next::AfterBackOff)
+    }
+
+    fn may_go_elsewhere(&self, exchange: &Exchange) -> bool {
+        let tried = exchange.tried.len();
+        tried < self.session.worker.settings.safe_attempts_max && self.has_others(tried)
+    }
+
+    fn has_others(&self, tried: usize) -> bool {
+        self.plan.destination.cluster.endpoints().endpoints.len() > tried
+    }
+
+    /// Whether the route asks for another attempt after this answer, and there may be one.
+    fn wants_another(&self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
+        if self.retries >= self.retries_max() || !wants_retry(self.plan, scratch, self.replayable) {
+            return false;
+        }
+        let granted = self.replay.is_possible() && self.may_retry();
+        if !granted {
+            self.plan.destination.series.retries_refused.increment();
+            exchange.flag(Flag::RetryLimitExceeded);
+        }
+        granted
+    }
+
+    /// What follows on a failed attempt: another, or the failure is the answer.
+    fn failed(
+        &mut self,
+        failed: Failed,
+        lease: Lease,
+        began: Instant,
+        exchange: &Exchange,
+    ) -> Result<Next, Ended> {
+        let Failed {
+            failure,
+            outcome,
+            again,
+        } = failed;
+        tracing::debug!(endpoint = ?exchange.endpoint, %failure, "Attempt failed");
+        if let Again::Fresh = again {
+            self.again_on = Some(lease);
+            self.last = Some(failure);
+            return Ok(Next::AtOnce);
+        }
+        lease.settle(outcome, began.elapsed(), Instant::now());
+        let tried = exchange.tried.len();
+        if matches!(again, Again::No) || tried >= self.session.worker.settings.safe_attempts_max {
+            return Err(Ended::Refused(failure));
+        }
+        let next = if self.has_others(tried) && !matches!(failure, Failure::UpstreamTimeout { .. })
+        {
+            Next::AtOnce
+        } else if self.retries < self.retries_max() && self.may_retry() {
+            Next::AfterBackOff
+        } else {
+            return Err(Ended::Refused(failure));
+        };
+        self.last = Some(failure);
+        Ok(next)
+    }
+
+    fn retries_max(&self) -> u32 {
+        self.plan.retry.map_or(0, |retry| retry.attempts_max)
+    }
+
+    fn may_retry(&self) -> bool {
+        let budget = self.plan.destination.cluster.retry_budget();
+        budget.try_retry(Instant::now())
+    }
+
+    /// Waits before a retry that the route asks for. Where every endpoint has had its turn, they all get another.
+    async fn back_off<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        exchange: &mut Exchange,
+    ) -> Result<(), Ended> {
+        self.retries += 1;
+        back_off(self.session, self.plan, down, exchange, self.retries).await?;
+        if exchange.tried.len() >= self.plan.destination.cluster.endpoints().endpoints.len() {
+            exchange.tried.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The verdict on the endpoint that gave this answer.
+pub fn outcome_of(response: &ResponseHead, undelivered: Option<Undelivered>) -> Outcome {
+    match undelivered {
+        Some(Undelivered::Certainly) => return Outcome::ConnectFailure,
+        Some(Undelivered::Perhaps) => return Outcome::Reset,
+        None => {}
+    }
+    if response.status == 429 || response.fields.contains(Known::XMeshShed) {
+        return Outcome::Shed {
+            retry_after: retry_after(response),
+        };
+    }
+    match response.status {
+        502..=504 => Outcome::GatewayFailure,
+        500.. => Outcome::Failure5xx,
+        _ => Outcome::Success,
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3); a date is not looked at.
+fn retry_after(response: &ResponseHead) -> Option<Duration> {
+    let seconds = std::str::from_utf8(response.fields.get(Known::RetryAfter)?)
+        .ok()?
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
+    let cluster = &plan.destination.cluster;
+    // The first attempt follows at once on the request's arrival, so the clock need not be read again.
+    let now = if exchange.attempts == 0 {
+        exchange.start
+    } else {
+        Instant::now()
+    };
+    let mut rng = session.worker.rng.borrow_mut();
+    cluster
+        .pick(&exchange.tried, now, &mut rng)
+        .map_err(|error| match error {
+            PickError::Overflow(limit) => Failure::Overflow {
+                cluster: plan.destination.label.to_string(),
+                limit: limit.limit(),
+            },
+            other => Failure::NoEndpoint {
+                cluster: plan.destination.label.to_string(),
+                why: other.to_string(),
+            },
+        })
+}
+
+/// Whether the route asks for another attempt after this status.
+fn wants_retry(plan: &Plan<'_>, scratch: &Scratch, replayable: bool) -> bool {
+    let Some(retry) = plan.retry else {
+        return false;
+    };
+    let method = scratch.request.method.as_bytes();
+    retry.codes.contains(&scratch.response.status)
+        && (replayable
+            || retry
+                .methods
+                .iter()
+                .any(|allowed| allowed.as_bytes() == method))
+}
+
+/// Waits before a retry: the route's minimum, doubled each time, with jitter above it. Never past the request's deadline.
+async fn back_off<D: Downstream>(
+    session: &Session,
+    plan: &Plan<'_>,
+    down: &mut D,
+    exchange: &Exchange,
+    retries: u32,
+) -> Result<(), Ended> {
+    let minimum = plan
+        .retry
+        .map_or(Duration::from_millis(25), |retry| retry.backoff);
+    let base = minimum
+        .saturating_mul(1 << (retries - 1).min(16))
+        .min(BACKOFF_MAX.max(minimum));
+    let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
+    let until = Instant::now() + base + jitter;
+    if let Some(deadline) = plan
+        .deadline(exchange)
+        .filter(|deadline| *deadline <= until)
+    {
+        poll_fn(|cx| down.timer().poll(cx, deadline)).await;
+        return Err(Ended::Refused(plan.timed_out(exchange)));
+    }
+    poll_fn(|cx| {
+        if down.poll_gone(cx, plan.on_half_close).is_ready() {
+            return Poll::Ready(Err(Ended::Refused(Failure::ClientGone)));
+        }
+        down.timer().poll(cx, until).map(Ok)
+    })
+    .await
+}
