@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -28,9 +28,9 @@ pub enum ProbeError {
     NotReady(String),
 }
 
-/// Succeeds when the process behind this admin address says that it is ready.
-pub async fn probe(address: SocketAddr, timeout: Duration) -> Result<(), ProbeError> {
-    let asked = tokio::time::timeout(timeout, ask(address, "/ready")).await;
+/// Succeeds when the process behind this admin address says that it is ready: `/ready`, or `/started`.
+pub async fn probe(address: SocketAddr, path: &str, timeout: Duration) -> Result<(), ProbeError> {
+    let asked = tokio::time::timeout(timeout, ask(address, Method::GET, path)).await;
     let (status, body) = asked
         .map_err(|_| ProbeError::Slow { address, timeout })?
         .map_err(|error| ProbeError::Unreachable {
@@ -52,17 +52,32 @@ pub async fn get(
     address: SocketAddr,
     path: &str,
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    ask(address, path).await.map(|(_, body)| body)
+    ask(address, Method::GET, path).await.map(|(_, body)| body)
+}
+
+/// Steers the process by one of its admin pages.
+pub async fn post(
+    address: SocketAddr,
+    path: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (status, body) = ask(address, Method::POST, path).await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(format!("{}: {}", status.as_u16(), body.trim_end()).into()),
+    }
 }
 
 async fn ask(
     address: SocketAddr,
+    method: Method,
     path: &str,
 ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
     let address = reachable(address);
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(http::header::HOST, address.to_string())
         .body(Empty::<Bytes>::new())?;
     let exchange = async {

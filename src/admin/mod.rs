@@ -12,7 +12,7 @@ mod respond;
 mod server;
 mod state;
 
-pub use client::{ProbeError, get, probe};
+pub use client::{ProbeError, get, post, probe};
 pub use clusters::{ClusterView, EndpointView};
 pub use server::serve;
 pub use state::State;

@@ -25,7 +25,7 @@ const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_AND_CHANGE: &str = "GET, HEAD, POST";
 
-const PAGES: [Page; 11] = [
+const PAGES: [Page; 13] = [
     Page {
         path: "/",
         allow: READ,
@@ -42,7 +42,13 @@ const PAGES: [Page; 11] = [
         path: "/ready",
         allow: READ,
         about: "200 when traffic can be served, else 503 and every reason why not",
-        answer: ready,
+        answer: |state, _| readiness((state.ready)(), "ready"),
+    },
+    Page {
+        path: "/started",
+        allow: READ,
+        about: "the same without the application, which may be waiting for this",
+        answer: |state, _| readiness((state.started)(), "started"),
     },
     Page {
         path: "/live",
@@ -87,6 +93,12 @@ const PAGES: [Page; 11] = [
         answer: drain,
     },
     Page {
+        path: "/quit",
+        allow: CHANGE,
+        about: "POST: the same, for a job whose main process has ended",
+        answer: drain,
+    },
+    Page {
         path: "/version",
         allow: READ,
         about: "the version of this binary",
@@ -122,12 +134,12 @@ fn help(status: StatusCode, opening: &str) -> Answer {
     respond::text(status, format!("{opening}{lines}"))
 }
 
-fn ready(state: &State, _: &Request) -> Answer {
-    match (state.ready)() {
-        Ok(()) => respond::text(StatusCode::OK, "ready"),
+fn readiness(is_so: Result<(), Vec<String>>, word: &str) -> Answer {
+    match is_so {
+        Ok(()) => respond::text(StatusCode::OK, word),
         Err(reasons) => respond::text(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready:\n{}", reasons.join("\n")),
+            format!("not {word}:\n{}", reasons.join("\n")),
         ),
     }
 }

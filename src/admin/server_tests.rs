@@ -96,7 +96,7 @@ async fn ready_gives_every_reason_and_the_probe_passes_them_on() {
         ..State::empty()
     })
     .await;
-    let refusal = probe(address, GUARD)
+    let refusal = probe(address, "/ready", GUARD)
         .await
         .expect_err("not ready yet")
         .to_string();
@@ -107,9 +107,11 @@ async fn ready_gives_every_reason_and_the_probe_passes_them_on() {
         "{refusal}"
     );
     ready.store(true, Ordering::Relaxed);
-    probe(address, GUARD).await.expect("ready now");
+    probe(address, "/ready", GUARD).await.expect("ready now");
     let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
-    probe(everywhere, GUARD).await.expect("ready on loopback");
+    probe(everywhere, "/ready", GUARD)
+        .await
+        .expect("ready on loopback");
 }
 
 #[tokio::test]
@@ -120,7 +122,9 @@ async fn the_probe_of_a_closed_port_says_what_to_check() {
             .expect("a loopback port");
         listener.local_addr().expect("a bound listener")
     };
-    let error = probe(unused, GUARD).await.expect_err("nobody listens");
+    let error = probe(unused, "/ready", GUARD)
+        .await
+        .expect_err("nobody listens");
     assert!(matches!(error, ProbeError::Unreachable { .. }), "{error}");
 }
 

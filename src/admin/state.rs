@@ -9,6 +9,8 @@ type TryChange = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 pub struct State {
     /// Whether this process can do its work; otherwise every reason why not.
     pub ready: Ask<Result<(), Vec<String>>>,
+    /// Whether it can carry traffic, whatever the application beside it says; otherwise every reason why not.
+    pub started: Ask<Result<(), Vec<String>>>,
     /// The effective snapshot, secrets already redacted.
     pub config: Ask<Value>,
     /// What is wrong with the documents as they are now; an empty list when nothing is.
@@ -30,6 +32,7 @@ impl State {
     pub fn empty() -> Self {
         Self {
             ready: Box::new(|| Ok(())),
+            started: Box::new(|| Ok(())),
             config: Box::new(|| Value::Null),
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),

@@ -11,10 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::application::Application;
 use super::documents::{Documents, wire_problem};
+use super::main_process;
 use super::view;
 use crate::admin;
-use crate::api::{ClientOptions, InstanceState};
+use crate::api::ClientOptions;
 use crate::base::memory;
 use crate::config::bootstrap;
 use crate::config::watch::Watch;
@@ -88,6 +90,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let mut process = Process {
         documents: Documents::new(bootstrap.mesh.clone()),
         discovery: None,
+        application: Application::follow(&bootstrap.apps).await,
         status: status.clone(),
         plane,
         access_log,
@@ -142,6 +145,7 @@ struct Process {
     plane: DataPlane,
     documents: Documents,
     discovery: Option<Discovery>,
+    application: Application,
     status: Arc<Status>,
     /// Dropped last of all: that writes what is still in its buffers.
     access_log: Option<AccessLog>,
@@ -263,7 +267,7 @@ impl Process {
                 .collect();
         }
         let (discovery, changes) = Discovery::start(settings)?;
-        discovery.announce(InstanceState::Passing);
+        discovery.announce(self.application.state());
         self.discovery = Some(discovery);
         Ok(Some(changes))
     }
@@ -277,25 +281,19 @@ impl Process {
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
-        let (ready, config, problems, drain) = (
-            self.status.clone(),
+        let (config, problems, drain) = (
             self.status.clone(),
             self.status.clone(),
             self.status.clone(),
         );
         let discovery = self.discovery.as_ref().map(Discovery::status_handle);
         let discovered = discovery.clone();
+        let started = Arc::new(started(self.status.clone(), discovery));
+        let (ready, obstacles) = (started.clone(), self.application.obstacles());
         let current = level.clone();
         admin::State {
-            ready: Box::new(move || {
-                let mut reasons: Vec<String> = lock(&ready.not_listening).clone();
-                reasons.extend(discovery.as_ref().and_then(|status| status().not_ready()));
-                if reasons.is_empty() {
-                    Ok(())
-                } else {
-                    Err(reasons)
-                }
-            }),
+            started: Box::new(move || none_of(started())),
+            ready: Box::new(move || none_of([ready(), obstacles()].concat())),
             config: Box::new(move || view::snapshot(&lock(&config.snapshot).clone())),
             problems: Box::new(move || {
                 let rejected = discovered.as_ref().and_then(|status| status().rejected);
@@ -337,17 +335,24 @@ impl Process {
         let mut settled = std::pin::pin!(tokio::time::sleep(SETTLED));
         let mut started = true;
         let status = self.status.clone();
+        let mut main_process = std::pin::pin!(main_process_end(bootstrap));
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 () = status.drain.notified() => return Ok(()),
+                () = &mut main_process => return Ok(()),
                 () = file_change(&mut watch) => self.reload_files(),
                 _ = signals.hangup.recv() => {
                     self.access_log.iter().for_each(AccessLog::reopen);
                     self.reload_files();
                 }
                 change = next_change(changes) => self.follow(change),
+                () = self.application.changed() => {
+                    if let Some(discovery) = &self.discovery {
+                        discovery.announce(self.application.state());
+                    }
+                }
                 () = &mut settled, if started => {
                     started = false;
                     memory::release_startup_code();
@@ -417,6 +422,33 @@ impl Process {
             );
         }
         tracing::info!("Stopped");
+    }
+}
+
+/// What keeps this process from carrying traffic, its application aside.
+fn started(
+    status: Arc<Status>,
+    discovery: Option<impl Fn() -> discovery::Status + Send + Sync>,
+) -> impl Fn() -> Vec<String> + Send + Sync {
+    move || {
+        let mut reasons = lock(&status.not_listening).clone();
+        reasons.extend(discovery.as_ref().and_then(|status| status().not_ready()));
+        reasons
+    }
+}
+
+fn none_of(reasons: Vec<String>) -> Result<(), Vec<String>> {
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(reasons),
+    }
+}
+
+/// Never where this process does not end with another.
+async fn main_process_end(bootstrap: &SidecarBootstrap) {
+    match &bootstrap.exit_with {
+        Some(name) => main_process::ended(name).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod buffer;
 pub mod cidr;
 pub mod ewma;
+pub mod listening;
 pub mod memory;
 pub mod net;
 pub mod rng;

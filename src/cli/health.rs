@@ -51,7 +51,7 @@ async fn ask(arguments: &Arguments) -> Result<(), String> {
     let timeout = Duration::from_secs(arguments.timeout);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(0));
     loop {
-        match admin::probe(arguments.admin, timeout).await {
+        match admin::probe(arguments.admin, "/ready", timeout).await {
             Ok(()) => return Ok(()),
             Err(error) if tokio::time::Instant::now() >= deadline => return Err(error.to_string()),
             Err(_) => tokio::time::sleep(ASK_AGAIN).await,

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the thing asked for did not hold or failed (the message says why), 2 the command line is wrong.
 
+mod await_ready;
 mod check;
 mod client;
 mod config;
@@ -34,6 +35,8 @@ struct Arguments {
 /// One variant a subcommand, one file a variant; each file has an `Arguments` struct and a `run`.
 #[derive(Subcommand)]
 enum Command {
+    /// Wait until the sidecar is there, then run a command
+    Await(await_ready::Arguments),
     /// Report every problem of configuration files, with its place
     Check(check::Arguments),
     /// See a mesh at work: registry, sidecars, traffic, a canary and failures, on this machine
@@ -57,6 +60,7 @@ enum Command {
 /// Parses the process's arguments and runs the chosen subcommand.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Await(arguments) => await_ready::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -32,6 +32,11 @@ pub const GATEWAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub const OUTBOUND_ADDRESS: SocketAddr = loopback(15_001);
 pub const INBOUND_ADDRESS: SocketAddr = everywhere(15_006);
 pub const ADMIN_ADDRESS: SocketAddr = loopback(15_000);
+/// Between two looks at whether the application listens.
+pub const APP_LISTENING_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two probes of the application that it notices.
+pub const APP_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const APP_HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 pub const APP_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Threads of a sidecar: this, or the number of CPUs where that is less. A gateway takes every CPU.
 pub const SIDECAR_WORKERS: usize = 2;

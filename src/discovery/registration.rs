@@ -70,6 +70,8 @@ fn protocol(protocol: model::Protocol) -> Protocol {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn app(service: &str, port: u16, listen: Option<&str>) -> AppPort {
@@ -79,6 +81,11 @@ mod tests {
             port,
             protocol: Some(model::Protocol::Http),
             listen: listen.map(|listen| listen.parse().expect("an address")),
+            health: model::AppHealth {
+                probe: model::AppProbe::None,
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+            },
         }
     }
 

@@ -24,5 +24,5 @@ pub use route::{
 pub use service::{
     Balance, Circuit, ClusterKey, Outlier, Policy, Port, Protocol, Service, Subset, UpstreamTls,
 };
-pub use sidecar::{AppPort, Sidecar};
+pub use sidecar::{AppHealth, AppPort, AppProbe, Sidecar};
 pub use snapshot::Snapshot;

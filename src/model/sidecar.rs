@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Name, Protocol};
 
@@ -33,4 +34,27 @@ pub struct AppPort {
     pub protocol: Option<Protocol>,
     /// Without interception: the sidecar's own listener for this port, which is what it registers.
     pub listen: Option<SocketAddr>,
+    pub health: AppHealth,
+}
+
+/// How a sidecar tells whether its application can be reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppHealth {
+    pub probe: AppProbe,
+    /// Between two probes; after a failure they follow faster.
+    pub interval: Duration,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AppProbe {
+    /// It counts as reachable.
+    None,
+    /// Its port is listened on; no connection is made.
+    Listening,
+    /// It accepts a connection.
+    Tcp,
+    /// It answers a GET of this path with 200 to 399.
+    Http { path: Arc<str> },
 }

@@ -1,5 +1,6 @@
 //! Scenarios through the whole product: real processes, YAML in, HTTP out.
 
+mod application;
 mod canary;
 mod drain;
 mod failover;

@@ -236,7 +236,9 @@ impl Fleet {
             ],
         )?;
         self.until(name, async || {
-            admin::probe(admin, Duration::from_secs(1)).await.is_ok()
+            admin::probe(admin, "/ready", Duration::from_secs(1))
+                .await
+                .is_ok()
         })
         .await?;
         Ok(process)

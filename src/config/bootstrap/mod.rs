@@ -3,6 +3,7 @@
 //! Every key `a.b` is also the variable `PILLION_A__B`; lists and mappings there are inline YAML. Relative paths start from the
 //! folder of the file they are written in, or from the process's own where a variable gives them.
 
+mod app;
 mod environment;
 mod log;
 mod registry;
@@ -68,7 +69,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "tls",
         "token_file",
     ];
-    const SIDECAR: [&str; 19] = [
+    const SIDECAR: [&str; 20] = [
         "service",
         "instance",
         "apps",
@@ -83,6 +84,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "snapshot",
         "access_log",
         "drain",
+        "exit_with",
         "advertise",
         "limits",
         "trusted_networks",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Paths;
+use super::app::app;
 use super::log::{LogSettings, log};
 use crate::base::cidr::Cidr;
 use crate::config::decode::{Cursor, Fields};
@@ -49,6 +50,8 @@ pub struct SidecarBootstrap {
     pub limits: Limits,
     /// The peers of Gateway listeners whose `X-Forwarded-*` and `Forwarded` are believed; empty believes nobody.
     pub trusted_networks: Vec<Cidr>,
+    /// The name of a process: once it has been seen and has ended, the sidecar drains and ends too.
+    pub exit_with: Option<Arc<str>>,
     /// Redirect rules lead traffic here (`pillion intercept apply`), so original destinations are looked up.
     pub intercept: bool,
 }
@@ -188,6 +191,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
             .optional("limits", |cursor| cursor.fields(limits))
             .unwrap_or_default(),
         trusted_networks: fields.list("trusted_networks", |c| c.network()),
+        exit_with: fields.optional("exit_with", process_name),
         intercept: fields
             .optional("intercept", |c| c.boolean())
             .unwrap_or(false),
@@ -205,46 +209,6 @@ fn check(bootstrap: &SidecarBootstrap, fields: &Fields<'_, '_>) {
         fields
             .cursor()
             .error::<()>("neither `mesh` nor `registry` says what the mesh is", hint);
-    }
-}
-
-/// One of the application's ports.
-fn app(
-    fields: &mut Fields<'_, '_>,
-    namespace: &Arc<str>,
-    service: Option<&Name>,
-) -> Option<AppPort> {
-    let own_namespace = fields.optional("namespace", |c| c.namespace());
-    let port = fields.required("port", |c| c.port());
-    let name = match service {
-        Some(service) if !fields.has("service") => {
-            fields.optional("service", |c| c.name());
-            Some(Arc::clone(&service.name))
-        }
-        _ => fields.required("service", |c| c.name()),
-    };
-    let app = fields.optional("app", app_address);
-    let listen = fields.optional("listen", |c| c.socket_address());
-    let protocol = fields.optional("protocol", |c| c.protocol());
-    let namespace = own_namespace.unwrap_or_else(|| Arc::clone(namespace));
-    let port = port?;
-    Some(AppPort {
-        service: Name {
-            namespace,
-            name: name?,
-        },
-        app: app.unwrap_or(SocketAddr::new(defaults::APP_HOST, port)),
-        port,
-        protocol,
-        listen,
-    })
-}
-
-/// `127.0.0.1:3000`, or `3000` on loopback.
-fn app_address(cursor: Cursor<'_>) -> Option<SocketAddr> {
-    match cursor.text()?.parse::<u16>() {
-        Ok(_) => Some(SocketAddr::new(defaults::APP_HOST, cursor.port()?)),
-        Err(_) => cursor.socket_address(),
     }
 }
 
@@ -284,6 +248,18 @@ fn admin(fields: &mut Fields<'_, '_>) -> SocketAddr {
 fn weight(fields: &mut Fields<'_, '_>) -> u32 {
     let given = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
     given.unwrap_or(defaults::ENDPOINT_WEIGHT)
+}
+
+/// As in `ps -o comm`, or the file that the process was started from.
+fn process_name(cursor: Cursor<'_>) -> Option<Arc<str>> {
+    let text = cursor.filled_text()?;
+    match text.contains('/') {
+        true => cursor.error(
+            format!("`{text}` is a path"),
+            "only the name, such as python3",
+        ),
+        false => Some(text.into()),
+    }
 }
 
 /// An address, or a name that others resolve.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{AppPort, Name};
+use crate::model::{AppHealth, AppPort, AppProbe, Name};
 use crate::telemetry::access_log::Output;
 
 fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -45,6 +45,11 @@ fn a_container_needs_no_file() {
         port: 8080,
         protocol: None,
         listen: None,
+        health: AppHealth {
+            probe: AppProbe::Listening,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+        },
     };
     assert_eq!(sidecar.apps, [app]);
     assert_eq!(
@@ -54,6 +59,37 @@ fn a_container_needs_no_file() {
     assert_eq!(sidecar.snapshot, Some(PathBuf::from("state/last.snapshot")));
     assert_eq!(sidecar.limits.header_timeout, Duration::from_secs(5));
     assert_eq!(sidecar.outbound.unwrap().address.port(), 15_001);
+}
+
+#[test]
+fn the_health_of_an_application_is_a_word_or_has_details() {
+    let http = |path: &str| AppProbe::Http { path: path.into() };
+    for (written, probe, interval) in [
+        ("none", AppProbe::None, 5),
+        ("listening", AppProbe::Listening, 1),
+        ("tcp", AppProbe::Tcp, 5),
+        ("{tcp: {}, interval: 7s}", AppProbe::Tcp, 7),
+        ("{interval: 3s}", AppProbe::Listening, 3),
+        ("{http: {path: /healthz}}", http("/healthz"), 5),
+    ] {
+        let text = format!("service: cart\nmesh: m\napps: [{{port: 80, health: {written}}}]");
+        let health = sidecar(&text, &[]).unwrap().apps[0].health.clone();
+        assert_eq!(
+            (health.probe, health.interval.as_secs()),
+            (probe, interval),
+            "{written}"
+        );
+    }
+    for wrong in [
+        "nothing",
+        "{http: {}}",
+        "{http: {path: x}}",
+        "{http: {path: /}, tcp: {}}",
+        "{timeout: 0s}",
+    ] {
+        let text = format!("service: cart\nmesh: m\napps: [{{port: 80, health: {wrong}}}]");
+        assert!(sidecar(&text, &[]).is_err(), "{wrong}");
+    }
 }
 
 #[test]
