@@ -193,7 +193,8 @@ pub fn problems(problems: &[Problem], refused: bool, rejected: Option<&Rejection
     })
 }
 
-/// Gauges of every cluster and endpoint, read when the metrics are.
+/// Gauges of every cluster, and of the endpoints of those that this proxy has had to do with, read when the metrics are. In a
+/// mesh of thousands of services, all endpoints would be tens of megabytes that say nothing.
 pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
     metrics.collect(move |scrape| {
         let now = Instant::now();
@@ -206,11 +207,22 @@ pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
             let port = port.unwrap_or_default();
             let report = cluster.report(now);
             cluster_metrics(scrape, &service, &port, &report.endpoints);
+            if !report.endpoints.iter().any(is_of_interest) {
+                continue;
+            }
             for endpoint in &report.endpoints {
                 endpoint_metrics(scrape, &service, &port, endpoint);
             }
         }
     });
+}
+
+/// It has been used, or something is the matter with it.
+fn is_of_interest(endpoint: &EndpointReport) -> bool {
+    endpoint.latency.is_some()
+        || endpoint.in_flight > 0
+        || endpoint.connections > 0
+        || !matches!(endpoint.standing, Standing::Healthy)
 }
 
 fn cluster_metrics(scrape: &mut Scrape, service: &str, port: &str, endpoints: &[EndpointReport]) {
@@ -228,6 +240,15 @@ fn cluster_metrics(scrape: &mut Scrape, service: &str, port: &str, endpoints: &[
         "Open connections to endpoints.",
         &labels,
         connections,
+    );
+    let healthy = endpoints
+        .iter()
+        .filter(|one| matches!(one.standing, Standing::Healthy));
+    scrape.gauge(
+        "pillion_upstream_endpoints_healthy",
+        "Endpoints that get requests in the ordinary way.",
+        &labels,
+        healthy.count() as f64,
     );
 }
 

@@ -138,6 +138,28 @@ fn an_interim_answer_passes_without_what_concerns_its_own_connection() {
 }
 
 #[test]
+fn what_sidecars_tell_each_other_of_a_request_reaches_no_client() {
+    let mesh = answering(
+        "HTTP/1.1 503 Service Unavailable\r\nX-Mesh-Undelivered: certainly\r\nContent-Length: 4\r\n\r\nbusy",
+        Then::Keep,
+    );
+    for mut client in [
+        mesh.connect(),
+        mesh.connect_outbound(),
+        mesh.connect_inbound(),
+    ] {
+        client.send(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n");
+        let head = client.read_head();
+        assert_eq!(
+            (status(&head), field(&head, "x-mesh-undelivered")),
+            (503, None)
+        );
+        assert_eq!(client.read_exact(4), "busy");
+    }
+    assert_eq!(mesh.heads().len(), 3, "there is nowhere else to go");
+}
+
+#[test]
 fn an_answer_that_ends_with_its_connection_is_whole_only_after_a_fin() {
     let whole = answering("HTTP/1.1 200 OK\r\n\r\nall of it", Then::Close);
     let mut client = whole.connect();
