@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::machine::top;
 use crate::namespace::Host;
 use crate::process::{Process, eventually, run, succeed};
 
@@ -171,10 +172,6 @@ pub fn build_images() {
         "docker/example",
     ]));
     succeed(engine.docker().args(["image", "prune", "--force"]));
-}
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Images and what they are made of stay here between runs.

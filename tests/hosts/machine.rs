@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Whether scenarios are to run at all; a scenario that was asked for never passes by doing nothing.
 pub fn scenarios_wanted() -> bool {
@@ -29,6 +30,31 @@ pub fn ready(programs: &[&str]) -> bool {
         );
     }
     true
+}
+
+/// [`ready`], for a scenario whose programs are in Python and import this module.
+#[must_use]
+pub fn ready_with_python(module: &str) -> bool {
+    if !scenarios_wanted() {
+        return false;
+    }
+    let mut import = Command::new(python());
+    let imported = import.args(["-c", &format!("import {module}")]).output();
+    assert!(
+        imported.is_ok_and(|output| output.status.success()),
+        "this scenario needs the Python module `{module}` in target/venv: tests/install installs it"
+    );
+    true
+}
+
+/// The Python that has the packages of tests/install.
+pub fn python() -> PathBuf {
+    top().join("target/venv/bin/python")
+}
+
+/// The top of the repository.
+pub fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Where a program is; the directories for administrators are searched too.

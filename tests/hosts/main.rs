@@ -6,6 +6,7 @@
 mod containers;
 mod engine;
 mod intercepted;
+mod languages;
 mod machine;
 mod namespace;
 mod process;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use crate::machine::pillion;
-use crate::process::{Finished, run, succeed};
+use crate::process::{Finished, eventually, run, succeed};
 
 /// A network namespace as a host of its own; dropping it removes it, with its interfaces and rules.
 pub struct Host {
@@ -54,6 +54,31 @@ impl Host {
         command.args(["--clear-groups", "--pdeathsig=TERM"]);
         command.arg(program.as_ref());
         command
+    }
+
+    /// The same command, in this host and as root.
+    pub fn command_of(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program());
+        inside.args(command.get_args());
+        inside
+    }
+
+    /// A command that runs in this host, as root, and finds these names instead of the machine's `/etc/hosts`.
+    pub fn command_with_names(&self, hosts: &Path, program: impl AsRef<Path>) -> Command {
+        let mut command = self.command("unshare");
+        command.args(["--mount", "--", "bash", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"");
+        command.arg(hosts).arg(program.as_ref());
+        command
+    }
+
+    /// Waits until something accepts TCP connections on this port.
+    pub fn wait_for_listener(&self, port: u16) {
+        let source = format!("sport = :{port}");
+        eventually(&format!("a listener on port {port}"), || {
+            let sockets = run(self.command("ss").args(["-Hltn", &source]));
+            (!sockets.stdout.trim().is_empty()).then_some(())
+        });
     }
 
     /// `pillion intercept` with these words.

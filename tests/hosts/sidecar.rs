@@ -79,9 +79,16 @@ impl Sidecar {
 
     /// Waits for the line of a request for this path.
     pub fn line_of(&self, path: &str) -> Value {
-        eventually(&format!("a line about {path} in the access log"), || {
-            self.log().into_iter().find(|line| line["path"] == path)
-        })
+        self.line_with("path", |text| text == path)
+    }
+
+    /// Waits for a line whose field is so.
+    pub fn line_with(&self, field: &str, is_so: impl Fn(&str) -> bool) -> Value {
+        let found = |line: &Value| line[field].as_str().is_some_and(&is_so);
+        eventually(
+            &format!("a line with that {field} in the access log"),
+            || self.log().into_iter().find(found),
+        )
     }
 
     /// Asks it to end and says whether it did so in peace.
@@ -111,17 +118,11 @@ impl FileServer {
         command.args(["-m", "http.server", &port.to_string(), "--bind", "::"]);
         command.arg("--directory").arg(folder.path());
         let process = Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
-        let server = FileServer {
+        host.wait_for_listener(port);
+        FileServer {
             _process: process,
             _folder: folder,
-        };
-        eventually("python's http.server to listen", || {
-            let sockets = run(host
-                .command("ss")
-                .args(["-Hltn", &format!("sport = :{port}")]));
-            (!sockets.stdout.trim().is_empty()).then_some(())
-        });
-        server
+        }
     }
 }
 
