@@ -12,6 +12,7 @@ mod namespace;
 mod process;
 mod rules;
 mod sidecar;
+mod units;
 
 use std::io::Write;
 

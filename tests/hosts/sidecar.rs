@@ -14,7 +14,7 @@ use crate::namespace::Host;
 use crate::process::{Process, eventually, run};
 
 /// The user that redirect rules leave alone.
-const UID: u32 = 1337;
+pub const UID: u32 = 1337;
 
 /// A running sidecar; dropping it kills it.
 pub struct Sidecar {
@@ -43,10 +43,7 @@ impl Sidecar {
         let mut command = host.command_as(UID, &binary);
         command.args(["proxy", "--config"]);
         command.arg(folder.path().join("sidecar.yaml"));
-        // What switches tests on and off would be read as keys of the bootstrap file.
-        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PILLION_")) {
-            command.env_remove(name);
-        }
+        forget_our_variables(&mut command);
         let process = Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output));
         let mut sidecar = Sidecar { process, folder };
         sidecar.wait_until_ready(host);
@@ -99,6 +96,13 @@ impl Sidecar {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+}
+
+/// What switches tests on and off would be read as keys of a bootstrap file.
+pub fn forget_our_variables(command: &mut Command) {
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PILLION_")) {
+        command.env_remove(name);
     }
 }
 
