@@ -21,6 +21,29 @@ async fn killing_one_of_three_endpoints_under_load_fails_no_idempotent_request()
 }
 
 #[tokio::test]
+async fn killing_an_application_beside_its_sidecar_fails_no_idempotent_request() {
+    let mesh = Mesh::new();
+    let registry = mesh.registry().await;
+    let shop = "kind: Service\nname: shop\nports: [{port: 80, protocol: http}]\n";
+    registry.apply(shop).await;
+    let (mut applications, mut sidecars) = (Vec::new(), Vec::new());
+    for name in ["a", "b", "c"] {
+        let application = Service::spawn(name, mesh.folder()).await;
+        let instance = format!("shop-{name}");
+        let sidecar = mesh.sidecar(&instance, "shop", &application, registry.address);
+        sidecars.push(sidecar.await);
+        applications.push(application);
+    }
+    let caller = mesh.caller("caller", registry.address).await;
+    caller.reaches("shop", &["a", "b", "c"]).await;
+    let load = Load::start(&caller.target("shop"), "/", 12);
+    load.asks(1_000).await;
+    applications[1].kill();
+    load.asks(3_000).await;
+    load.stop().await.expect_no_failure();
+}
+
+#[tokio::test]
 async fn an_endpoint_that_comes_back_is_used_again() {
     let mesh = Mesh::new();
     let steady = Service::start("steady").await;
