@@ -72,7 +72,7 @@ class Sidecar:
 class App:
     name: str
     port: int
-    process: subprocess.Popen
+    process: subprocess.Popen | None = None
 
 
 @dataclass
@@ -130,8 +130,12 @@ class Fleet:
 
     def start_app(self):
         self.started += 1
-        name, port = f"backend-{self.started}", free_port()
-        return App(name, port, self.spawn(name, self.node, HERE / "app/server.js", PORT=str(port)))
+        app = App(f"backend-{self.started}", free_port())
+        self.run_app(app)
+        return app
+
+    def run_app(self, app):
+        app.process = self.spawn(app.name, self.node, HERE / "app/server.js", PORT=str(app.port))
 
     def start_instance(self, app):
         endpoint = address()
@@ -143,6 +147,15 @@ class Fleet:
         kill(instance.sidecar.process)
         kill(instance.app.process)
         self.instances.remove(instance)
+
+    def crash(self, instance):
+        """As an application with a bug: it is gone, and its sidecar is still there."""
+        kill(instance.app.process)
+
+    def start_again(self, instance):
+        """As whoever supervises the application does."""
+        self.run_app(instance.app)
+        until(f"{instance.name} to listen", lambda: listens(instance.app.port))
 
     def stop(self, instance):
         """As a deployment does: the sidecar leaves the mesh and finishes its requests, then the application ends."""
@@ -163,7 +176,7 @@ class Fleet:
         nginx = program("nginx", hint="install it, or leave out --edge nginx")
         self.edge_sidecar = self.start_sidecar("nginx")
         self.wait_until_ready("nginx-sidecar", self.edge_sidecar.admin)
-        site = (HERE / "nginx.conf").read_text()
+        site = (HERE / "nginx/nginx.conf").read_text()
         site = site.replace("server backend:3000;", f"server {self.edge_sidecar.outbound};").replace("listen 8080;", f"listen {self.edge_port};")
         (self.folder / "site.conf").write_text(site)
         (self.folder / "nginx.conf").write_text(NGINX_MAIN)

@@ -57,19 +57,33 @@ class Story:
         self.load = load
 
     def tell(self, rounds):
-        """So many rounds of killing, adding, stopping and adding; without a number, until it is interrupted."""
+        """So many rounds; without a number, until it is interrupted."""
         self.watch("all is well")
         told = 0
         while told != rounds:
             told += 1
-            oldest = self.fleet.instances[0]
-            self.fleet.kill(oldest)
-            self.watch(f"killed {oldest.name} and its sidecar with SIGKILL")
-            self.add()
-            oldest = self.fleet.instances[0]
-            self.fleet.stop(oldest)
-            self.watch(f"stopped {oldest.name} as a deployment does")
-            self.add()
+            self.lose_an_instance()
+            self.lose_an_application()
+            self.deploy_an_instance()
+
+    def lose_an_instance(self):
+        instance = self.fleet.instances[0]
+        self.fleet.kill(instance)
+        self.watch(f"killed {instance.name} and its sidecar with SIGKILL")
+        self.add()
+
+    def lose_an_application(self):
+        instance = self.fleet.instances[0]
+        self.fleet.crash(instance)
+        self.watch(f"killed {instance.name} alone, its sidecar lives")
+        self.fleet.start_again(instance)
+        self.watch(f"started {instance.name} again")
+
+    def deploy_an_instance(self):
+        instance = self.fleet.instances[0]
+        self.fleet.stop(instance)
+        self.watch(f"stopped {instance.name} as a deployment does")
+        self.add()
 
     def add(self):
         added, = self.fleet.add_instances(1)
