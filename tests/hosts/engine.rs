@@ -28,6 +28,14 @@ pub const NEEDS: [&str; 8] = [
     "rustc",
 ];
 
+/// The images that know nothing of a mesh, and what each is built of.
+const APPLICATIONS: [(&str, &str); 4] = [
+    ("pillion-example", "docker/example"),
+    ("pillion-demo-backend", "docker/demo/app"),
+    ("pillion-demo-nginx", "docker/demo/nginx"),
+    ("pillion-demo-scheduler", "docker/demo/scheduler"),
+];
+
 /// A running engine; dropping it ends its containers and it.
 pub struct Engine {
     daemon: Process,
@@ -103,9 +111,11 @@ impl Engine {
         self.client("docker")
     }
 
-    pub fn compose(&self, project: &str) -> Command {
+    /// `docker-compose` for a project of these files.
+    pub fn compose(&self, project: &str, files: &[PathBuf]) -> Command {
         let mut command = self.client("docker-compose");
-        command.args(["--project-name", project, "--file", "docker/compose.yaml"]);
+        command.args(["--project-name", project]);
+        command.args(files.iter().flat_map(|file| [Path::new("--file"), file]));
         command
     }
 
@@ -162,15 +172,11 @@ pub fn build_images() {
     build("pillion-build", "build");
     build("pillion-init", "init");
     build("pillion", "proxy");
-    let mut example = engine.docker();
-    succeed(example.args([
-        "build",
-        "--network",
-        "host",
-        "--tag",
-        "pillion-example",
-        "docker/example",
-    ]));
+    for (tag, folder) in APPLICATIONS {
+        let mut command = engine.docker();
+        command.args(["build", "--network", "host", "--tag", tag, folder]);
+        succeed(&mut command);
+    }
     succeed(engine.docker().args(["image", "prune", "--force"]));
 }
 
