@@ -1,7 +1,7 @@
 //! The sockets of the request path: one stream type over plain TCP, TLS and, in tests, memory.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -130,6 +130,24 @@ pub fn expect_free(address: SocketAddr) -> io::Result<()> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())
+}
+
+/// Where redirected IPv6 connections arrive when IPv4's arrive here; None for an address that rules cannot lead to.
+pub fn ipv6_twin(address: SocketAddr) -> Option<SocketAddr> {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST,
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv6Addr::UNSPECIFIED,
+        IpAddr::V4(_) | IpAddr::V6(_) => return None,
+    };
+    Some(SocketAddr::from((ip, address.port())))
+}
+
+/// Binding to an IPv6 address failed because this machine has none.
+pub fn means_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 fn listen_on(address: SocketAddr, ipv6_only: bool) -> io::Result<std::net::TcpListener> {

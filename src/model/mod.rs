@@ -12,6 +12,7 @@ mod route;
 mod service;
 mod sidecar;
 mod snapshot;
+mod virtual_address;
 
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
@@ -26,3 +27,4 @@ pub use service::{
 };
 pub use sidecar::{AppHealth, AppPort, AppProbe, Sidecar};
 pub use snapshot::Snapshot;
+pub use virtual_address::{VIRTUAL_NETWORK, VIRTUAL_PREFIX, VirtualAddresses, is_virtual};

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +22,7 @@ use crate::base::net;
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
 use crate::model::{
     self, Bind, ClusterKey, EndpointUpdate, Name, PathNormalization, Protocol, Sidecar, Snapshot,
+    VirtualAddresses,
 };
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
@@ -66,6 +67,7 @@ pub struct DataPlane {
     snapshot: Arc<Snapshot>,
     /// Services that discovery has told of, with a document or without.
     discovered: HashSet<Name>,
+    virtual_addresses: VirtualAddresses,
     client_tls: ClientConfigs,
 }
 
@@ -94,14 +96,13 @@ impl DataPlane {
                 .map_err(ListenError::Worker)?;
             workers.push(sender);
         }
-        let zone = start
-            .sidecar
-            .as_ref()
-            .and_then(|sidecar| sidecar.zone.clone());
         let mut plane = Self {
             settings,
             metrics: start.metrics,
-            clusters: Clusters::new(zone),
+            clusters: match &start.sidecar {
+                Some(sidecar) => Clusters::of_sidecar(sidecar),
+                None => Clusters::new(None),
+            },
             workers,
             shared,
             gateways: HashMap::new(),
@@ -110,6 +111,7 @@ impl DataPlane {
             own_addresses: Vec::new(),
             snapshot: Arc::default(),
             discovered: HashSet::new(),
+            virtual_addresses: VirtualAddresses::default(),
             client_tls: ClientConfigs::default(),
             sidecar: start.sidecar,
         };
@@ -124,6 +126,11 @@ impl DataPlane {
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// Every service that the application can call, with the address that it is dialled by.
+    pub fn virtual_addresses(&self) -> &VirtualAddresses {
+        &self.virtual_addresses
     }
 
     /// Downstream connections at hand.
@@ -160,8 +167,8 @@ impl DataPlane {
         errors
     }
 
-    /// Takes over what discovery knows of one service.
-    pub fn set_endpoints(&mut self, update: EndpointUpdate) {
+    /// Takes over what discovery knows of one service. True where it was not known, and can be called from now on.
+    pub fn set_endpoints(&mut self, update: EndpointUpdate) -> bool {
         let name = update.service.clone();
         let is_new =
             !self.snapshot.services.contains_key(&name) && !self.discovered.contains(&name);
@@ -175,6 +182,7 @@ impl DataPlane {
                 .routing
                 .store(Arc::new(Routing::Mesh(self.mesh(&mut HashMap::new()))));
         }
+        is_new
     }
 
     /// Reads certificate files again where they have changed; called each second.
@@ -208,11 +216,11 @@ impl DataPlane {
 
     /// Serves the same port over IPv6, where this machine has it.
     fn listen_over_ipv6(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
-        let Some(address) = ipv6_twin(entry.address) else {
+        let Some(address) = net::ipv6_twin(entry.address) else {
             return Ok(());
         };
         match self.listen_at(address, entry, net::listen_ipv6_only) {
-            Err(ListenError::Bind { error, .. }) if means_no_ipv6(&error) => {
+            Err(ListenError::Bind { error, .. }) if net::means_no_ipv6(&error) => {
                 tracing::info!(%address, %error, "No IPv6 here");
                 Ok(())
             }
@@ -414,11 +422,16 @@ impl DataPlane {
         });
         let documented = snapshot.services.keys();
         let names: HashSet<Name> = documented.chain(&self.discovered).cloned().collect();
+        self.virtual_addresses.assign(&names);
+        let mut virtual_hosts = HashMap::with_capacity(names.len());
         let mut services = HashMap::new();
-        for name in names {
-            let host = self.service_host(&name, &requests, destinations);
-            for spelling in self.host_names(&name) {
+        for name in &names {
+            let host = self.service_host(name, &requests, destinations);
+            for spelling in name.hosts(&namespace) {
                 services.insert(spelling, host.clone());
+            }
+            if let Some(address) = self.virtual_addresses.of(name) {
+                virtual_hosts.insert(address, host);
             }
         }
         let normalizes = services
@@ -432,6 +445,8 @@ impl DataPlane {
             routes,
             requests,
             services,
+            virtual_hosts,
+            instances: self.clusters.instances().clone(),
             normalizes,
             passthrough,
         }
@@ -471,29 +486,6 @@ impl DataPlane {
             path,
             requests,
         }
-    }
-
-    /// How a service may be called, in lower case.
-    fn host_names(&self, name: &Name) -> Vec<Box<str>> {
-        let Name { namespace, name } = name;
-        let full = format!("{name}.{namespace}");
-        let mut names = vec![
-            full.clone(),
-            format!("{full}.mesh"),
-            format!("{full}.svc"),
-            format!("{full}.svc.cluster.local"),
-        ];
-        if self
-            .sidecar
-            .as_ref()
-            .is_some_and(|sidecar| sidecar.namespace == *namespace)
-        {
-            names.push(name.to_string());
-        }
-        names
-            .into_iter()
-            .map(|name| name.to_ascii_lowercase().into_boxed_str())
-            .collect()
     }
 
     fn destination(
@@ -562,23 +554,6 @@ impl DataPlane {
 }
 
 type Destinations = HashMap<ClusterKey, Arc<Destination>>;
-
-/// Where redirected IPv6 connections arrive when IPv4's arrive here; None for an address that rules cannot lead to.
-fn ipv6_twin(address: SocketAddr) -> Option<SocketAddr> {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST,
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv6Addr::UNSPECIFIED,
-        IpAddr::V4(_) | IpAddr::V6(_) => return None,
-    };
-    Some(SocketAddr::from((ip, address.port())))
-}
-
-fn means_no_ipv6(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
-}
 
 fn server_tls(
     bind: &Bind,

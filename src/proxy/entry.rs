@@ -1,11 +1,12 @@
 //! One way into the proxy: a listening socket, its role, and what its requests are routed by at the moment.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::cluster::Instances;
 use super::destination::Destination;
 use super::route::{Listeners, MeshRoutes};
 use crate::identity::ServerTls;
@@ -50,10 +51,24 @@ pub struct Mesh {
     pub requests: ListenerRequests,
     /// `cart`, `cart.shop`, `cart.shop.mesh` and the like, in lower case.
     pub services: HashMap<Box<str>, ServiceHost>,
+    /// Services by the virtual addresses that name queries were answered with.
+    pub virtual_hosts: HashMap<Ipv4Addr, ServiceHost>,
+    /// Services by the addresses of their endpoints; they change apart from all else here.
+    pub instances: Arc<Instances>,
     /// Some service has a `path` of its own: without, nobody needs to find out which service a request is for.
     pub normalizes: bool,
     /// Destinations that are not in the mesh are passed through.
     pub passthrough: bool,
+}
+
+impl Mesh {
+    /// The service that a virtual address stands for.
+    pub fn virtual_host(&self, address: IpAddr) -> Option<&ServiceHost> {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => self.virtual_hosts.get(&v4),
+            IpAddr::V6(_) => None,
+        }
+    }
 }
 
 /// A service by its host name, for requests that no route is for.
@@ -72,6 +87,15 @@ impl ServiceHost {
         let declared =
             port.and_then(|port| self.ports.iter().find(|(declared, _)| *declared == port));
         declared.map_or(&self.default, |(_, destination)| destination)
+    }
+
+    /// For bytes of which nothing but the port is known: only a port that is declared, where any is.
+    pub fn exactly(&self, port: u16) -> Option<&Arc<Destination>> {
+        let mut declared = self.ports.iter();
+        match declared.find(|(declared, _)| *declared == port) {
+            Some((_, destination)) => Some(destination),
+            None => self.ports.is_empty().then_some(&self.default),
+        }
     }
 
     /// The port that [`ServiceHost::at`] goes to; a service without declared ports takes any.

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::by_address;
 use super::cluster::Outcome;
 use super::destination::Destination;
 use super::detect::{Detected, detect};
@@ -210,6 +211,13 @@ fn is_unwanted(session: &Session, conn: &Conn) -> bool {
 
 /// A sidecar's connection: anything the application speaks.
 async fn sniffed(session: Session, tcp: TcpStream) {
+    if is_declared_opaque(&session) {
+        let Some((destination, requests)) = opaque_destination(&session) else {
+            return;
+        };
+        let stream = Stream::Tcp(tcp);
+        return opaque(&session, stream, Buffer::default(), &destination, &requests).await;
+    }
     let mut conn = Conn::new(Stream::Tcp(tcp));
     match detect_beside_server(&session, &mut conn).await {
         Sniffed::Protocol(Detected::Http1) => http1::server::serve(session, conn).await,
@@ -301,6 +309,15 @@ async fn server_first(session: &Session, started: Instant) -> Option<Stream> {
     spoke.then_some(stream)
 }
 
+/// Whether the connection is for a service whose bytes are not looked at.
+fn is_declared_opaque(session: &Session) -> bool {
+    let routing = session.entry.routing.load();
+    match (&**routing, session.original_dst) {
+        (Routing::Mesh(mesh), Some(address)) => by_address::is_declared_opaque(mesh, address),
+        _ => false,
+    }
+}
+
 /// Where bytes that are not HTTP go.
 fn opaque_destination(session: &Session) -> Option<(Arc<Destination>, Arc<RequestSeries>)> {
     let routing = session.entry.routing.load_full();
@@ -318,10 +335,15 @@ fn opaque_destination(session: &Session) -> Option<(Arc<Destination>, Arc<Reques
                 app.requests.unrouted().clone(),
             )),
         },
-        Routing::Mesh(mesh) if mesh.passthrough => Some((
-            passthrough(session.original_dst?),
-            mesh.requests.unrouted().clone(),
-        )),
+        Routing::Mesh(mesh) => {
+            let address = session.original_dst?;
+            let found = by_address::opaque(session, mesh, address);
+            found
+                .inspect_err(
+                    |_| tracing::debug!(%address, "Connection to an address of nobody refused"),
+                )
+                .ok()
+        }
         _ => None,
     }
 }

@@ -15,6 +15,7 @@ pub mod http2;
 
 pub mod http;
 
+pub mod by_address;
 pub mod filter;
 pub mod route;
 

@@ -1,4 +1,5 @@
-//! Destinations that are not of the mesh: each address is a small cluster of its own, kept while it is used.
+//! Destinations that are one address, not of the mesh or of one instance in it: each is a small cluster of its own, kept
+//! while it is used.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,8 +14,7 @@ use super::destination::{Destination, Security};
 use super::failure::{ConnectError, Failure};
 use super::settings::Settings;
 use crate::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier,
-    PathNormalization, Protocol, Service,
+    Address, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Protocol, Service,
 };
 
 /// Destinations kept by a worker; beyond it, all are forgotten and made again as they are needed.
@@ -27,6 +27,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Passthrough {
     destinations: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
+    /// Instances, each with the destination of its service that it was made from.
+    instances: RefCell<HashMap<SocketAddr, [Arc<Destination>; 2]>>,
     names: RefCell<HashMap<Box<str>, (SocketAddr, Instant)>>,
 }
 
@@ -46,6 +48,25 @@ impl Passthrough {
             settings.passthrough_connect_timeout,
         ));
         destinations.insert(address, destination.clone());
+        destination
+    }
+
+    /// One instance of a service, spoken to as the service says.
+    pub fn instance(&self, service: &Arc<Destination>, address: SocketAddr) -> Arc<Destination> {
+        let mut instances = self.instances.borrow_mut();
+        if let Some([of, destination]) = instances.get(&address)
+            && Arc::ptr_eq(of, service)
+        {
+            return destination.clone();
+        }
+        if instances.len() >= DESTINATIONS_MAX {
+            instances.clear();
+        }
+        let destination = Arc::new(Destination {
+            cluster: one_endpoint(service.cluster.key.service.clone(), address),
+            ..Destination::clone(service)
+        });
+        instances.insert(address, [service.clone(), destination.clone()]);
         destination
     }
 
@@ -86,19 +107,26 @@ impl Passthrough {
     }
 }
 
-/// A destination with one endpoint and no ejection, since there is nothing else to go to.
+/// A destination with one endpoint.
 pub fn single(
     name: &str,
     address: SocketAddr,
     protocol: Option<Protocol>,
     connect_timeout: Duration,
 ) -> Destination {
+    Destination {
+        cluster: one_endpoint(Name::new("", name), address),
+        label: name.into(),
+        protocol,
+        security: Security::Plain,
+        connect_timeout,
+        series: Arc::default(),
+    }
+}
+
+/// A cluster without ejection, since there is nothing else to go to.
+fn one_endpoint(name: Name, address: SocketAddr) -> Arc<Cluster> {
     let service = Arc::new(Service {
-        name: Name::new("", name),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        subsets: Vec::new(),
-        balance: Balance::default(),
         outlier: Outlier {
             consecutive_5xx: 0,
             ..Outlier::default()
@@ -107,8 +135,7 @@ pub fn single(
             endpoint_connections_max: Circuit::default().connections_max,
             ..Circuit::default()
         },
-        path: PathNormalization::default(),
-        tls: None,
+        ..Service::new(name)
     });
     let key = ClusterKey {
         service: service.name.clone(),
@@ -126,12 +153,5 @@ pub fn single(
         state: EndpointState::Passing,
         instance: None,
     }]);
-    Destination {
-        cluster,
-        label: name.into(),
-        protocol,
-        security: Security::Plain,
-        connect_timeout,
-        series: Arc::default(),
-    }
+    cluster
 }

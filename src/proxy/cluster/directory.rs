@@ -4,23 +4,25 @@
 //! that of the services it touches: a new snapshot touches those whose `Arc` is another one, an endpoint update one.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::Cluster;
 use super::members::{Member, members};
+use super::{Cluster, Instances};
+use crate::intercept::OriginalDst;
 use crate::model::{
     Address, Balance, Circuit, ClusterKey, Endpoint, EndpointUpdate, Name, Outlier,
-    PathNormalization, Service, Snapshot,
+    PathNormalization, Service, Sidecar, Snapshot, is_virtual,
 };
 
 /// All clusters of a proxy.
 #[derive(Debug)]
 pub struct Clusters {
     zone: Option<Arc<str>>,
+    instances: Arc<Instances>,
     table: Mutex<Table>,
     /// The hosts to resolve have changed.
     hosts_changed: Notify,
@@ -29,6 +31,10 @@ pub struct Clusters {
 #[derive(Default, Debug)]
 struct Table {
     services: HashMap<Name, Entry>,
+    /// Kept where connections come that were made to an instance's address.
+    instances: Option<Arc<Instances>>,
+    /// Our own outbound listener, which would send everything back to itself.
+    outbound: Option<SocketAddr>,
     /// How many of them have a document.
     documented: usize,
     hosts: HashMap<Arc<str>, Host>,
@@ -66,11 +72,32 @@ pub(super) enum HostChange {
 impl Clusters {
     /// Empty. `zone` is the proxy's own.
     pub fn new(zone: Option<Arc<str>>) -> Arc<Self> {
+        Self::with_table(zone, Table::default())
+    }
+
+    /// Those of a sidecar, which keeps its [`Clusters::instances`] and never takes its own outbound listener for one of them.
+    pub fn of_sidecar(sidecar: &Sidecar) -> Arc<Self> {
+        let zone = sidecar.zone.clone();
+        let table = Table {
+            instances: Some(Arc::default()),
+            outbound: sidecar.outbound,
+            ..Table::default()
+        };
+        Self::with_table(zone, table)
+    }
+
+    fn with_table(zone: Option<Arc<str>>, table: Table) -> Arc<Self> {
         Arc::new(Self {
             zone,
-            table: Mutex::default(),
+            instances: table.instances.clone().unwrap_or_default(),
+            table: Mutex::new(table),
             hosts_changed: Notify::new(),
         })
+    }
+
+    /// Whose address is whose; empty where it is not kept.
+    pub fn instances(&self) -> &Arc<Instances> {
+        &self.instances
     }
 
     /// The cluster of a backend reference. A service that has no document (yet) has every default, and what discovery finds.
@@ -206,6 +233,12 @@ impl Table {
         for cluster in &entry.clusters {
             self.fill(cluster);
         }
+        if let Some(instances) = &self.instances {
+            let members = self.resolved(entry.endpoints());
+            let address = |member: &Member| (member.address, member.endpoint.port);
+            let addresses: Vec<_> = members.iter().map(address).collect();
+            instances.set(name, &addresses);
+        }
     }
 
     fn fill(&self, cluster: &Arc<Cluster>) {
@@ -236,7 +269,18 @@ impl Table {
                 }
             }
         }
+        members.retain(|member| !self.leads_back(member.address));
         members
+    }
+
+    /// Whether connecting there would come back here: to our own listener, or to an address that we alone give a meaning to.
+    fn leads_back(&self, address: SocketAddr) -> bool {
+        let own = self.outbound.as_slice();
+        let leads_back = is_virtual(address.ip()) || OriginalDst(address).is_own(own);
+        if leads_back {
+            tracing::warn!(%address, "Endpoint not used: connections to it would come back to this proxy");
+        }
+        leads_back
     }
 
     /// Notes which hosts this service's endpoints name now, and what changes for the resolver.
@@ -346,6 +390,33 @@ mod tests {
             },
             ..endpoint(1)
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_leads_back_to_the_sidecar_is_none() {
+        let socket = |address: &str| Endpoint {
+            address: Address::Socket(address.parse().unwrap()),
+            ..endpoint(1)
+        };
+        let clusters = Clusters::of_sidecar(&Sidecar {
+            outbound: Some("127.0.0.1:15001".parse().unwrap()),
+            inbound: None,
+            intercept: true,
+            apps: Vec::new(),
+            zone: None,
+            namespace: "default".into(),
+            passthrough: true,
+        });
+        let cluster = clusters.get_or_create(&key());
+        let back = ["127.0.0.1:15001", "127.0.0.9:15001", "240.1.2.3:80"];
+        let others = ["10.0.0.1:15001", "127.0.0.1:80"];
+        clusters.set_endpoints(found(back.into_iter().chain(others).map(socket).collect()));
+        assert_eq!(ports(&cluster), [15001, 80]);
+        for address in back {
+            assert_eq!(clusters.instances().find(address.parse().unwrap()), None);
+        }
+        let owner = clusters.instances().find("127.0.0.1:80".parse().unwrap());
+        assert_eq!(owner.map(|owner| owner.service), Some(key().service));
     }
 
     #[test]

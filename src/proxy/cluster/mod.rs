@@ -15,6 +15,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod directory;
 pub mod endpoint;
+pub mod instances;
 pub mod lease;
 pub mod limits;
 pub mod members;
@@ -38,6 +39,7 @@ use tokio::time::Instant;
 
 pub use directory::Clusters;
 pub use endpoint::{Endpoint, EndpointId};
+pub use instances::{Instances, Owner};
 pub use lease::{Lease, Outcome};
 pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit};
 pub use members::{EndpointSet, Member, members};

@@ -8,6 +8,7 @@ use super::forward::{Ended, Plan};
 use super::head::{Known, RequestHead, Scheme, TargetForm};
 use super::respond;
 use crate::model::{OnHalfClose, PathNormalization, Timeouts};
+use crate::proxy::by_address;
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
@@ -96,9 +97,10 @@ async fn by_mesh<'a>(
     exchange: &mut Exchange,
 ) -> Result<Plan<'a>, Ended> {
     exchange.series = Some(mesh.requests.unrouted().clone());
-    let wanted = path_of_service(mesh, request);
+    let wanted = path_of_service(session, mesh, request);
     let normal = normal_path(request, wanted)?;
-    let found = mesh_rule(mesh, request, &route::HeadView::new(request, &normal))?;
+    let view = route::HeadView::new(request, &normal);
+    let found = mesh_rule(session, mesh, request, &view)?;
     if let Cow::Owned(path) = normal
         && (wanted.rewrites() || found.is_some_and(|(_, by_path)| by_path))
     {
@@ -110,37 +112,39 @@ async fn by_mesh<'a>(
     }
 }
 
-/// What the service that the request's host names says of paths.
-fn path_of_service(mesh: &Mesh, request: &RequestHead) -> PathNormalization {
+/// What the service that the request is for says of paths.
+fn path_of_service(session: &Session, mesh: &Mesh, request: &RequestHead) -> PathNormalization {
     if !mesh.normalizes {
         return PathNormalization::default();
     }
     let (host, _) = host_and_port(request.authority());
-    service(mesh, &host).map_or_else(PathNormalization::default, |service| service.path)
+    meant(session, mesh, &host).map_or_else(PathNormalization::default, |service| service.path)
 }
 
 /// The rule, and whether the path made a difference. None where no route is for the host nor for the service it names, so
 /// that this service is meant itself.
 fn mesh_rule<'a>(
+    session: &Session,
     mesh: &'a Mesh,
     request: &RequestHead,
     view: &route::HeadView<'_>,
 ) -> Result<Option<(&'a Rule, bool)>, Failure> {
     match rule_of(mesh.routes.by_host().find(view))? {
         Some(found) => Ok(Some(found)),
-        None if mesh.routes.has_attached() => attached_rule(mesh, request, view),
+        None if mesh.routes.has_attached() => attached_rule(session, mesh, request, view),
         None => Ok(None),
     }
 }
 
-/// From the routes attached to the service that the request's host names.
+/// From the routes attached to the service that the request is for.
 fn attached_rule<'a>(
+    session: &Session,
     mesh: &'a Mesh,
     request: &RequestHead,
     view: &route::HeadView<'_>,
 ) -> Result<Option<(&'a Rule, bool)>, Failure> {
     let (host, port) = host_and_port(request.authority());
-    let Some(service) = service(mesh, &host) else {
+    let Some(service) = meant(session, mesh, &host) else {
         return Ok(None);
     };
     let port = service.port(port).unwrap_or(80);
@@ -292,11 +296,15 @@ async fn by_host<'a>(
         exchange.series = Some(service.requests.clone());
         return Ok(direct(service.at(port).clone(), request, exchange));
     }
-    if !mesh.passthrough {
-        return Err(Failure::NotRegistered.into());
-    }
-    let destination = Box::pin(outside(session, &host, port.unwrap_or(80))).await?;
+    let found = Box::pin(elsewhere(session, mesh, &host, port.unwrap_or(80))).await?;
+    let (destination, requests) = found;
+    exchange.series = Some(requests);
     Ok(direct(destination, request, exchange))
+}
+
+/// The service that a request is for: the one its host names, else the one whose virtual address the client dialled.
+fn meant<'a>(session: &Session, mesh: &'a Mesh, host: &str) -> Option<&'a ServiceHost> {
+    service(mesh, host).or_else(|| mesh.virtual_host(session.original_dst?.ip()))
 }
 
 /// The service a host names, in any case and with or without a trailing dot.
@@ -307,24 +315,27 @@ pub fn service<'a>(mesh: &'a Mesh, host: &str) -> Option<&'a ServiceHost> {
         .or_else(|| mesh.services.get(&*host.to_ascii_lowercase()))
 }
 
-/// A destination outside the mesh: where the client was going, or else where the name leads.
-pub async fn outside(
+/// For a host that is no service's: where the client was going, or else where the name leads.
+pub async fn elsewhere(
     session: &Session,
+    mesh: &Mesh,
     host: &str,
     port: u16,
-) -> Result<Arc<Destination>, Failure> {
-    let worker = &session.worker;
+) -> Result<by_address::Found, Failure> {
     if let Some(address) = session.original_dst {
-        return Ok(worker.passthrough.at(address, &worker.settings));
+        return by_address::http(session, mesh, address);
     }
-    let address = worker.passthrough.resolve(host, port).await?;
+    if !mesh.passthrough {
+        return Err(Failure::NotRegistered);
+    }
+    let address = session.worker.passthrough.resolve(host, port).await?;
     if session.is_own(address) {
         return Err(Failure::BadRequest {
             status: 400,
             reason: "the request is for the proxy itself",
         });
     }
-    Ok(worker.passthrough.at(address, &worker.settings))
+    by_address::http(session, mesh, address)
 }
 
 /// The host, and the port where there is one.

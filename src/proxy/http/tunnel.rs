@@ -96,8 +96,12 @@ pub async fn connect<D: Downstream>(
             exchange.series = Some(service.requests.clone());
             service.at(port).clone()
         }
-        None if !mesh.passthrough => return Err(Failure::NotRegistered.into()),
-        None => plan::outside(session, &host, port.unwrap_or(443)).await?,
+        None => {
+            let (destination, requests) =
+                plan::elsewhere(session, mesh, &host, port.unwrap_or(443)).await?;
+            exchange.series = Some(requests);
+            destination
+        }
     };
     exchange.service = Some(destination.label.clone());
     let (stream, permit, lease) = open(session, &destination, exchange).await?;
