@@ -15,9 +15,11 @@ use crate::intercept::{
 #[command(after_help = "Examples:\n  \
     pillion intercept apply\n  \
     pillion intercept apply --direction outbound --exclude-outbound-cidrs 10.9.0.0/16,fd09::/16\n  \
+    pillion intercept apply --dns\n  \
     pillion intercept print > rules.nft\n  \
     pillion intercept remove --drain 10\n\n\
-    The rules live in the table `inet pillion` of the network namespace this runs in. Changing them takes the program nft and \
+    The rules live in the table `inet pillion` of the network namespace this runs in; --dns adds a route for the addresses that\n\
+    services are named by, 240.0.0.0/8, to the loopback interface. Changing them takes the program nft and \
     the capability NET_ADMIN; the proxy itself needs neither.")]
 pub struct Arguments {
     #[command(subcommand)]
@@ -62,6 +64,14 @@ struct Choices {
     /// The sidecar's inbound listener
     #[arg(long, default_value_t = 15006, value_parser = port())]
     inbound_port: u16,
+
+    /// Also send name queries (UDP and TCP, port 53) to the sidecar's name server, which knows the services of the mesh
+    #[arg(long)]
+    dns: bool,
+
+    /// The sidecar's name server, `dns.address` of its bootstrap file
+    #[arg(long, default_value_t = 15053, value_parser = port(), requires = "dns")]
+    dns_port: u16,
 
     /// The user id the sidecar runs as; its connections are never redirected
     #[arg(long, default_value_t = 1337)]
@@ -183,7 +193,11 @@ fn remove(remove: &Remove) -> Result<ExitCode, String> {
 }
 
 fn print(choices: &Choices) -> Result<ExitCode, String> {
-    print!("{}", choices.rules()?.nft());
+    let rules = choices.rules()?;
+    if rules.dns().is_some() {
+        println!("# beside it, `apply` does: {}", intercept::route_command());
+    }
+    print!("{}", rules.nft());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -250,6 +264,7 @@ impl Choices {
     fn rules(&self) -> Result<Rules, String> {
         let outbound = (self.direction != Direction::Inbound).then(|| Outbound {
             port: self.outbound_port,
+            dns: self.dns.then_some(self.dns_port),
             ports_excluded: self.exclude_outbound_ports.clone(),
             ports_included: self.include_outbound_ports.clone(),
             networks_excluded: self.exclude_outbound_cidrs.clone(),
@@ -264,6 +279,15 @@ impl Choices {
             return Err(format!(
                 "--outbound-port and --inbound-port are both {}: the sidecar tells directions apart by its ports; give two",
                 self.inbound_port
+            ));
+        }
+        if self.dns && outbound.is_none() {
+            return Err("--dns captures what this host asks, which --direction inbound leaves alone: use both or outbound".to_owned());
+        }
+        if self.dns && [self.outbound_port, self.inbound_port].contains(&self.dns_port) {
+            return Err(format!(
+                "--dns-port {} is a listener of the sidecar already; give another",
+                self.dns_port
             ));
         }
         Ok(Rules {
@@ -284,7 +308,11 @@ impl Choices {
             Direction::Outbound => outbound,
             Direction::Inbound => inbound,
         };
-        format!("{directions}, except for user id {}", self.uid)
+        let names = match self.dns {
+            true => format!(", name queries to port {}", self.dns_port),
+            false => String::new(),
+        };
+        format!("{directions}{names}, except for user id {}", self.uid)
     }
 }
 
@@ -315,6 +343,16 @@ mod tests {
             ["9000", "80-90"].map(|port| port.parse().unwrap())
         );
         assert_eq!(rules.uids_excluded, [1, 2]);
+    }
+
+    #[test]
+    fn capturing_names_takes_the_outbound_direction_and_a_port_of_its_own() {
+        let outbound = |line| choices(line).rules().map(|rules| rules.dns());
+        assert_eq!(outbound(""), Ok(None));
+        assert_eq!(outbound("--dns"), Ok(Some(15053)));
+        assert_eq!(outbound("--dns --dns-port 5353"), Ok(Some(5353)));
+        assert!(outbound("--dns --direction inbound").is_err());
+        assert!(outbound("--dns --dns-port 15001").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::connections::redirected_connections;
+use super::route;
 use super::rules::Rules;
 use super::table::{self, Listed, TABLE};
 
@@ -73,7 +74,28 @@ pub fn apply(rules: &Rules) -> Result<(), InterceptError> {
     if listed()? == Some(Listed::Foreign) {
         return Err(InterceptError::ForeignTable);
     }
-    run(&["-f", "-"], &rules.nft()).map(drop)
+    let wants_route = rules.dns().is_some();
+    let added = wants_route && route::add().map_err(of_route)?;
+    let applied = run(&["-f", "-"], &rules.nft()).map(drop);
+    let superfluous = match &applied {
+        Ok(()) => !wants_route,
+        Err(_) => added,
+    };
+    if superfluous {
+        route::remove().map_err(of_route)?;
+    }
+    applied
+}
+
+/// The route for virtual addresses could not be added or removed.
+fn of_route(error: io::Error) -> InterceptError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => InterceptError::NotPermitted,
+        _ => InterceptError::Io {
+            doing: "changing the route for virtual addresses",
+            error,
+        },
+    }
 }
 
 /// Whether `apply` would succeed, asked of the kernel without changing anything.
@@ -97,7 +119,7 @@ pub fn state() -> Result<State, InterceptError> {
 /// without a trace. With connections left it stays, redirecting nothing, and a later call finishes; a `drain` of None cuts them.
 pub fn remove(drain: Option<Duration>) -> Result<Removal, InterceptError> {
     let proxy_ports = match listed()? {
-        None => return Ok(Removal::NothingThere),
+        None => return route_alone(),
         Some(Listed::Foreign) => return Err(InterceptError::ForeignTable),
         Some(Listed::Empty) => Vec::new(),
         Some(Listed::Draining { proxy_ports } | Listed::Applied { proxy_ports, .. }) => proxy_ports,
@@ -110,7 +132,17 @@ pub fn remove(drain: Option<Duration>) -> Result<Removal, InterceptError> {
         }
     }
     run(&["-f", "-"], &table::removing())?;
+    route::remove().map_err(of_route)?;
     Ok(Removal::Removed)
+}
+
+/// Where somebody has flushed all rules, the route may still be there.
+fn route_alone() -> Result<Removal, InterceptError> {
+    match route::remove() {
+        Ok(true) => Ok(Removal::Removed),
+        Ok(false) => Ok(Removal::NothingThere),
+        Err(error) => Err(of_route(error)),
+    }
 }
 
 /// How many redirected connections are left after waiting at most so long for none.

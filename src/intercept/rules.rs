@@ -3,6 +3,7 @@
 use super::ranges::{Interface, PortRange};
 use super::table::{self, INBOUND, OUTBOUND};
 use crate::base::cidr::Cidr;
+use crate::model::{VIRTUAL_NETWORK, VIRTUAL_PREFIX};
 
 /// Which connections are sent to the proxy instead of where they were going.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +27,8 @@ pub struct Rules {
 pub struct Outbound {
     /// The proxy's outbound listener.
     pub port: u16,
+    /// The proxy's name server: every query of another user goes there, and what it answers can be dialled. None leaves queries alone.
+    pub dns: Option<u16>,
     pub ports_excluded: Vec<PortRange>,
     pub ports_included: Vec<PortRange>,
     pub networks_excluded: Vec<Cidr>,
@@ -46,7 +49,12 @@ impl Rules {
     pub fn proxy_ports(&self) -> Vec<u16> {
         let outbound = self.outbound.iter().map(|outbound| outbound.port);
         let inbound = self.inbound.iter().map(|inbound| inbound.port);
-        outbound.chain(inbound).collect()
+        outbound.chain(inbound).chain(self.dns()).collect()
+    }
+
+    /// The proxy's name server, where queries are captured.
+    pub fn dns(&self) -> Option<u16> {
+        self.outbound.as_ref().and_then(|outbound| outbound.dns)
     }
 
     /// The text for `nft -f -` that puts exactly these rules in place of whatever our table held.
@@ -88,6 +96,7 @@ impl Rules {
             let gids = set(&ordered(&self.gids_excluded));
             statements.push(format!("meta skgid {gids} return"));
         }
+        statements.extend(capture_names(outbound));
         // Whatever ends on this host: loopback, and the host's own addresses.
         statements.push("fib daddr type local return".to_owned());
         statements.extend(leave_interfaces("oifname", &self.interfaces_excluded));
@@ -111,6 +120,22 @@ impl Rules {
         statements.extend(keep_ports(&inbound.ports_included));
         statements
     }
+}
+
+/// Name servers are often on this host itself, so their queries are captured before what ends here is left alone. Virtual
+/// addresses are nobody's but the proxy's, whatever else is left alone.
+fn capture_names(outbound: &Outbound) -> Vec<String> {
+    let Some(dns) = outbound.dns else {
+        return Vec::new();
+    };
+    let virtual_addresses = format!("{VIRTUAL_NETWORK}/{VIRTUAL_PREFIX}");
+    vec![
+        table::redirect_queries(dns),
+        format!(
+            "ip daddr {virtual_addresses} meta l4proto tcp redirect to :{}",
+            outbound.port
+        ),
+    ]
 }
 
 fn leave_interfaces(direction: &str, interfaces: &[Interface]) -> Vec<String> {
@@ -189,6 +214,7 @@ mod tests {
             interfaces_excluded: Vec::new(),
             outbound: Some(Outbound {
                 port: 15001,
+                dns: None,
                 ports_excluded: Vec::new(),
                 ports_included: Vec::new(),
                 networks_excluded: Vec::new(),
@@ -246,6 +272,7 @@ table inet pillion {
         rules.interfaces_excluded = parsed("docker*,eth1");
         rules.outbound = Some(Outbound {
             port: 1,
+            dns: None,
             ports_excluded: parsed("3306,25,3300-3310"),
             ports_included: parsed("80,443"),
             networks_excluded: parsed("10.1.0.0/16,10.0.0.0/8,fd00::/8"),
@@ -288,6 +315,25 @@ table inet pillion {
 }
 ";
         assert_eq!(text(&rules), expected);
+    }
+
+    #[test]
+    fn queries_are_captured_before_anything_is_left_alone_but_the_users_that_are() {
+        let mut rules = usual();
+        rules.gids_excluded = vec![27];
+        if let Some(outbound) = &mut rules.outbound {
+            outbound.dns = Some(15053);
+        }
+        let expected = "\
+\t\tmeta skuid 1337 return
+\t\tmeta skgid 27 return
+\t\tmeta l4proto { tcp, udp } th dport 53 redirect to :15053 comment \"pillion applied port=15053\"
+\t\tip daddr 240.0.0.0/8 meta l4proto tcp redirect to :15001
+\t\tfib daddr type local return
+";
+        assert!(text(&rules).contains(expected), "{}", text(&rules));
+        assert_eq!(rules.proxy_ports(), [15001, 15006, 15053]);
+        assert_ne!(rules.fingerprint(), usual().fingerprint());
     }
 
     #[test]

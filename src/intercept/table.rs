@@ -55,6 +55,13 @@ pub fn redirect(port: u16, fingerprint: &str) -> String {
     )
 }
 
+/// The statement that sends name queries to the proxy. Its port is among those that a removal waits for.
+pub fn redirect_queries(port: u16) -> String {
+    format!(
+        "meta l4proto {{ tcp, udp }} th dport 53 redirect to :{port} comment \"{APPLIED}port={port}\""
+    )
+}
+
 /// The text for `nft -f -` that puts these chains in place of whatever the table held.
 pub fn replace(chains: &str) -> String {
     format!("{}table inet {TABLE} {{\n{chains}}}\n", removing())
@@ -149,12 +156,13 @@ mod tests {
     #[test]
     fn applied_rules_are_read_back() {
         let listing = format!(
-            "table inet pillion {{\n\tchain outbound {{\n\t\t{}\n\t}}\n\tchain inbound {{\n\t\t{}\n\t}}\n}}\n",
+            "table inet pillion {{\n\tchain outbound {{\n\t\t{}\n\t\t{}\n\t}}\n\tchain inbound {{\n\t\t{}\n\t}}\n}}\n",
+            redirect_queries(15053),
             redirect(15001, "0badcafe"),
             redirect(15006, "0badcafe"),
         );
         let expected = Listed::Applied {
-            proxy_ports: vec![15001, 15006],
+            proxy_ports: vec![15001, 15006, 15053],
             fingerprint: "0badcafe".to_owned(),
         };
         assert_eq!(Listed::parse(&listing), expected);
