@@ -14,6 +14,7 @@ pub mod intercept;
 pub mod store;
 
 pub mod discovery;
+pub mod dns;
 pub mod proxy;
 pub mod registry;
 

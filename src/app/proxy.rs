@@ -22,6 +22,7 @@ use crate::config::bootstrap;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
+use crate::dns;
 use crate::model::{Name, Sidecar, Snapshot};
 use crate::proxy::cluster::{Clusters, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
@@ -52,6 +53,8 @@ pub enum StartError {
         address: SocketAddr,
         error: std::io::Error,
     },
+    #[error(transparent)]
+    Dns(#[from] dns::StartError),
     #[error("registry: {0}")]
     Discovery(#[from] discovery::StartError),
     #[error("registry.{key} {path}: {error}")]
@@ -84,6 +87,11 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         metrics: metrics.clone(),
         access_log: access_log.as_ref(),
     })?;
+    let names = bootstrap
+        .dns
+        .as_ref()
+        .map(|dns| dns::start(dns.address, upstreams(dns), &metrics))
+        .transpose()?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
     view::register_metrics(&metrics, plane.clusters().clone());
     let status = Arc::new(Status::new(&metrics));
@@ -93,6 +101,8 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         application: Application::follow(&bootstrap.apps).await,
         status: status.clone(),
         plane,
+        names,
+        namespace: bootstrap.namespace.clone(),
         access_log,
     };
     if bootstrap.mesh.is_some() {
@@ -143,6 +153,10 @@ impl Signals {
 /// Everything that the control thread holds.
 struct Process {
     plane: DataPlane,
+    /// The name server, where there is one.
+    names: Option<dns::Server>,
+    /// Services of this one are called by their bare names.
+    namespace: Arc<str>,
     documents: Documents,
     discovery: Option<Discovery>,
     application: Application,
@@ -198,6 +212,7 @@ impl Process {
             Ok(Loaded { snapshot, remarks }) => {
                 let revision = snapshot.revision;
                 let errors = self.plane.apply(snapshot);
+                self.tell_names();
                 for error in &errors {
                     tracing::error!(%error, "Listener");
                 }
@@ -226,6 +241,16 @@ impl Process {
                 *lock(&self.status.refused) = true;
                 Err(problems)
             }
+        }
+    }
+
+    /// Tells the name server which services there are now.
+    fn tell_names(&self) {
+        if let Some(server) = &self.names {
+            server.set_names(dns::Names::new(
+                self.plane.virtual_addresses(),
+                &self.namespace,
+            ));
         }
     }
 
@@ -383,8 +408,12 @@ impl Process {
                 }
             }
             RegistryChange::Endpoints(mut change) => {
+                let mut is_new = false;
                 for update in change.updates.drain(..) {
-                    self.plane.set_endpoints(update);
+                    is_new |= self.plane.set_endpoints(update);
+                }
+                if is_new {
+                    self.tell_names();
                 }
                 change.applied();
             }
@@ -502,6 +531,13 @@ fn settings(bootstrap: &SidecarBootstrap) -> Settings {
         downstream_connections_max: limits.downstream_connections_max as usize,
         trusted_networks: bootstrap.trusted_networks.clone(),
         ..Settings::default()
+    }
+}
+
+fn upstreams(dns: &bootstrap::Dns) -> dns::Upstreams {
+    match &dns.upstreams[..] {
+        [] => dns::Upstreams::File(dns::RESOLV_CONF.into()),
+        fixed => dns::Upstreams::Fixed(fixed.to_vec()),
     }
 }
 

@@ -32,6 +32,9 @@ pub const GATEWAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub const OUTBOUND_ADDRESS: SocketAddr = loopback(15_001);
 pub const INBOUND_ADDRESS: SocketAddr = everywhere(15_006);
 pub const ADMIN_ADDRESS: SocketAddr = loopback(15_000);
+pub const DNS_ADDRESS: SocketAddr = loopback(15_053);
+/// Of an upstream name server that is written without one.
+pub const DNS_PORT: u16 = 53;
 /// Between two looks at whether the application listens.
 pub const APP_LISTENING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two probes of the application that it notices.

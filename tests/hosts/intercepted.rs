@@ -159,7 +159,7 @@ fn a_destination_that_refuses_is_an_answer_and_one_of_the_proxys_ports_is_no_loo
 }
 
 /// A server that greets first, says what it was told, and ends after its client has.
-fn greeter(host: &Host, port: u16) {
+pub fn greeter(host: &Host, port: u16) {
     host.inside(|| {
         let listener = TcpListener::bind(("::", port)).unwrap();
         thread::spawn(move || {
@@ -184,7 +184,9 @@ fn a_protocol_in_which_the_server_speaks_first_passes_both_sidecars_with_its_hal
     }
     let pair = Pair::new();
     greeter(&pair.server, 2525);
-    let _shop = Sidecar::start(&pair.server, SHOP, &mesh());
+    // Only the greeter listens, at a port of no service.
+    let shop = "apps: [{service: shop, port: 8080, health: none}]";
+    let _shop = Sidecar::start(&pair.server, shop, &mesh());
     let _caller = Sidecar::start(&pair.client, CALLER, &mesh());
     pair.server.apply_rules("");
     pair.client.apply_rules("");
@@ -196,7 +198,7 @@ fn a_protocol_in_which_the_server_speaks_first_passes_both_sidecars_with_its_hal
 }
 
 /// Waits for the server's words, tells it something, closes that side, and hears the rest.
-fn talk(address: IpAddr, port: u16) -> io::Result<(String, String)> {
+pub fn talk(address: IpAddr, port: u16) -> io::Result<(String, String)> {
     let mut connection = TcpStream::connect_timeout(&(address, port).into(), HANG)?;
     connection.set_read_timeout(Some(HANG))?;
     let mut reader = BufReader::new(connection.try_clone()?);

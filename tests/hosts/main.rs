@@ -8,11 +8,13 @@ mod engine;
 mod intercepted;
 mod languages;
 mod machine;
+mod names;
 mod namespace;
 mod process;
 mod rules;
 mod sidecar;
 mod units;
+mod upstream;
 
 use std::io::Write;
 

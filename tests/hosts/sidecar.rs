@@ -25,6 +25,20 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts `pillion proxy` in this host, by these lines of a bootstrap file and these mesh documents, and waits until it is ready.
     pub fn start(host: &Host, bootstrap: &str, mesh: &str) -> Sidecar {
+        let mut sidecar = Sidecar::spawn(host, bootstrap, mesh);
+        sidecar.wait_until_ready(host);
+        sidecar
+    }
+
+    /// Starts one that cannot start, and returns what it says.
+    pub fn refused(host: &Host, bootstrap: &str, mesh: &str) -> String {
+        let mut sidecar = Sidecar::spawn(host, bootstrap, mesh);
+        let status = eventually("the sidecar to end", || sidecar.process.exited());
+        assert!(!status.success(), "{}", sidecar.said());
+        sidecar.said()
+    }
+
+    fn spawn(host: &Host, bootstrap: &str, mesh: &str) -> Sidecar {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("mesh.yaml", mesh);
@@ -45,9 +59,7 @@ impl Sidecar {
         command.arg(folder.path().join("sidecar.yaml"));
         forget_our_variables(&mut command);
         let process = Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output));
-        let mut sidecar = Sidecar { process, folder };
-        sidecar.wait_until_ready(host);
-        sidecar
+        Sidecar { process, folder }
     }
 
     fn wait_until_ready(&mut self, host: &Host) {
@@ -103,6 +115,28 @@ impl Sidecar {
 pub fn forget_our_variables(command: &mut Command) {
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PILLION_")) {
         command.env_remove(name);
+    }
+}
+
+/// A registry on port 15010 of every address of a host.
+pub struct Registry {
+    _process: Process,
+    _data: TempDir,
+}
+
+impl Registry {
+    pub fn start(host: &Host) -> Registry {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = host.command(pillion());
+        forget_our_variables(&mut command);
+        command.arg("registry").env("PILLION_DATA", data.path());
+        command.env("PILLION_ADDRESS", "0.0.0.0:15010");
+        command.env("PILLION_INSECURE", "true");
+        let process = Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        Registry {
+            _process: process,
+            _data: data,
+        }
     }
 }
 

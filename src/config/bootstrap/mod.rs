@@ -19,7 +19,7 @@ use environment::Environment;
 
 pub use log::LogSettings;
 pub use registry::{InstanceLimits, RegistryBootstrap, RegistryTls};
-pub use sidecar::{Drain, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap};
+pub use sidecar::{Dns, Drain, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap};
 
 impl SidecarBootstrap {
     /// Reads a file, if there is one, and the environment over it; any that are not ours are passed over.
@@ -69,7 +69,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "tls",
         "token_file",
     ];
-    const SIDECAR: [&str; 20] = [
+    const SIDECAR: [&str; 21] = [
         "service",
         "instance",
         "apps",
@@ -89,6 +89,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "limits",
         "trusted_networks",
         "intercept",
+        "dns",
         "labels",
     ];
     let (root, _) = yaml::parse(text);

@@ -54,12 +54,22 @@ pub struct SidecarBootstrap {
     pub exit_with: Option<Arc<str>>,
     /// Redirect rules lead traffic here (`pillion intercept apply`), so original destinations are looked up.
     pub intercept: bool,
+    /// The name server for the application; None runs none.
+    pub dns: Option<Dns>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outbound {
     pub address: SocketAddr,
     pub passthrough: Passthrough,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dns {
+    /// A loopback address: it is no name server for other machines.
+    pub address: SocketAddr,
+    /// Who is asked for names outside the mesh; empty asks those of `/etc/resolv.conf`.
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// What happens to traffic for a destination that no service knows.
@@ -195,6 +205,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
         intercept: fields
             .optional("intercept", |c| c.boolean())
             .unwrap_or(false),
+        dns: fields.optional("dns", |cursor| cursor.fields(dns)),
         namespace,
         service,
         apps,
@@ -209,6 +220,37 @@ fn check(bootstrap: &SidecarBootstrap, fields: &Fields<'_, '_>) {
         fields
             .cursor()
             .error::<()>("neither `mesh` nor `registry` says what the mesh is", hint);
+    }
+    if bootstrap.dns.is_some() && (bootstrap.outbound.is_none() || !bootstrap.intercept) {
+        fields.cursor().error::<()>(
+            "`dns` answers with addresses that only redirected connections of an application reach",
+            "say `intercept: true`, and the application's `service`; then `pillion intercept apply --dns`",
+        );
+    }
+}
+
+fn dns(fields: &mut Fields<'_, '_>) -> Option<Dns> {
+    let address = fields.optional("address", |cursor| {
+        let address = cursor.socket_address()?;
+        if address.ip().is_loopback() {
+            return Some(address);
+        }
+        cursor.error(
+            format!("{address} can be reached from other machines"),
+            "write a loopback address, such as 127.0.0.1:15053",
+        )
+    });
+    Some(Dns {
+        address: address.unwrap_or(defaults::DNS_ADDRESS),
+        upstreams: fields.list("upstreams", upstream),
+    })
+}
+
+/// `10.0.0.2`, or `10.0.0.2:5353`.
+fn upstream(cursor: Cursor<'_>) -> Option<SocketAddr> {
+    match cursor.text()?.parse::<IpAddr>() {
+        Ok(address) => Some(SocketAddr::new(address, defaults::DNS_PORT)),
+        Err(_) => cursor.socket_address(),
     }
 }
 

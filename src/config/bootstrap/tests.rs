@@ -196,6 +196,29 @@ fn variables_of_kubernetes_and_of_the_command_line_are_passed_over() {
 }
 
 #[test]
+fn a_name_server_is_for_the_application_beside_it_alone() {
+    let text = "mesh: m\nservice: cart\nintercept: true\n";
+    assert_eq!(sidecar(text, &[]).unwrap().dns, None);
+    let of_environment = [("PILLION_DNS__UPSTREAMS", "[10.0.0.2, '[fd00::2]:5353']")];
+    let dns = sidecar(text, &of_environment).unwrap().dns.unwrap();
+    assert_eq!(dns.address.port(), 15_053);
+    let upstreams = ["10.0.0.2:53", "[fd00::2]:5353"].map(|address| address.parse().unwrap());
+    assert_eq!(dns.upstreams, upstreams);
+    let default = sidecar(&format!("{text}dns: {{}}\n"), &[]).unwrap();
+    assert_eq!(default.dns.unwrap().upstreams, []);
+
+    let open = sidecar(&format!("{text}dns: {{address: 0.0.0.0:53}}\n"), &[]).unwrap_err();
+    assert!(open[0].contains("0.0.0.0:53 can be reached from other machines"));
+    for lonely in ["mesh: m\ndns: {}\n", "mesh: m\nservice: cart\ndns: {}\n"] {
+        let lonely = sidecar(lonely, &[]).unwrap_err();
+        assert!(
+            lonely[0].contains("only redirected connections"),
+            "{lonely:?}"
+        );
+    }
+}
+
+#[test]
 fn a_mesh_must_come_from_somewhere() {
     let problems = sidecar("service: cart\n", &[]).unwrap_err();
     assert!(problems[0].contains("neither `mesh` nor `registry` says what the mesh is"));
