@@ -15,6 +15,7 @@ pub mod store;
 
 pub mod discovery;
 pub mod dns;
+pub mod inject;
 pub mod proxy;
 pub mod registry;
 

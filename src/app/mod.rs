@@ -11,4 +11,6 @@ mod documents;
 mod main_process;
 pub mod proxy;
 pub mod registry;
+mod renewal;
 mod view;
+pub mod webhook;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
 
+use super::renewal::look_after;
 use crate::config::RegistryBootstrap;
-use crate::identity::{ALPN_HTTP, Reload, ServerTls, TlsError};
+use crate::identity::{ALPN_HTTP, ServerTls, TlsError};
 use crate::model::Certificate;
 use crate::registry::http::{Security, SecurityError, Token, serve};
 use crate::registry::{Limits, Registry};
@@ -22,7 +22,6 @@ use crate::store::{Store, StoreError};
 
 /// The store's file in the data folder.
 const STORE_FILE: &str = "registry.redb";
-const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -185,24 +184,6 @@ fn tokens(text: &str) -> Vec<Token> {
         }
     };
     lines.map(token).collect()
-}
-
-/// Reads renewed certificates; never ends.
-async fn look_after(tls: Option<Arc<ServerTls>>) {
-    let Some(tls) = tls else {
-        return std::future::pending().await;
-    };
-    let mut tick = tokio::time::interval(TLS_LOOK_INTERVAL);
-    loop {
-        tick.tick().await;
-        match tls.reload_if_changed() {
-            Reload::Unchanged => {}
-            Reload::Reloaded => info!("The registry's certificate was renewed"),
-            Reload::Kept(error) => {
-                warn!(%error, "The registry's new certificate cannot be used; the old one stays")
-            }
-        }
-    }
 }
 
 #[cfg(test)]

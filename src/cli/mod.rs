@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod demo;
 mod health;
+mod inject;
 mod intercept;
 mod proxy;
 mod registry;
@@ -45,6 +46,8 @@ enum Command {
     Config(config::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
+    /// Put sidecars beside Kubernetes pods, in files or by an admission webhook
+    Inject(Box<inject::Arguments>),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
     /// Run a sidecar or a gateway
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Config(arguments) => config::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
