@@ -1,7 +1,7 @@
 //! Sidecars beside Kubernetes pods: what a pod gets, and how it gets into YAML files and AdmissionReviews.
 //!
-//! [`additions`] is the one place that knows what a sidecar is in Kubernetes; [`inject_pod`] puts it into a pod, [`inject_text`] into
-//! every pod of a file, and [`review`] answers an admission webhook's question with it. All of it is values in, values out:
+//! [`additions()`] is the one place that knows what a sidecar is in Kubernetes; [`inject_pod`] puts it into a pod, [`inject_text`] into
+//! every pod of a file, and [`review()`] answers an admission webhook's question with it. All of it is values in, values out:
 //! files, sockets and certificates are the business of `cli` and `app`.
 //!
 //! A pod asks by the label [`LABEL`] and may say more in annotations, see [`Wishes`].
