@@ -247,8 +247,8 @@ fn sidecar(settings: &Settings, wishes: &Wishes) -> Container {
             }],
             false => Vec::new(),
         },
-        // The application starts when this has succeeded, so `/ready` must never wait for the application.
-        startup_probe: probe("/ready", 1, 120),
+        // The application starts when this has succeeded, so it must not wait for the application.
+        startup_probe: probe("/started", 1, 120),
         readiness_probe: probe("/ready", 5, 3),
         liveness_probe: probe("/live", 10, 3),
         resources: resources(
