@@ -10,17 +10,20 @@ use crate::base::cidr::Cidr;
 use crate::intercept::{
     self, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State,
 };
+use crate::model::InboundMode;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     pillion intercept apply\n  \
     pillion intercept apply --direction outbound --exclude-outbound-cidrs 10.9.0.0/16,fd09::/16\n  \
     pillion intercept apply --dns\n  \
+    pillion intercept apply --inbound-mode tproxy\n  \
     pillion intercept print > rules.nft\n  \
     pillion intercept remove --drain 10\n\n\
-    The rules live in the table `inet pillion` of the network namespace this runs in; --dns adds a route for the addresses that\n\
-    services are named by, 240.0.0.0/8, to the loopback interface. Changing them takes the program nft and \
-    the capability NET_ADMIN; the proxy itself needs neither.")]
+    The rules live in the network namespace this runs in: in the table `inet pillion`, or, where nftables is missing, in iptables \
+    chains named PILLION_...; --dns adds a route for the addresses that services are named by, 240.0.0.0/8, to the loopback interface. \
+    Changing them takes the program nft (or iptables-restore and ip6tables-restore) and the capability NET_ADMIN; the proxy itself \
+    needs neither.")]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -29,9 +32,13 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Redirect connections to the sidecar, replacing earlier rules in one step
-    #[command(after_help = "Example:\n  pillion intercept apply --uid 1337\n\n\
-        Exit code 0 when the rules are in place, also when they already were; 1 when nothing was changed, with the reason.")]
-    Apply(Choices),
+    #[command(
+        after_help = "Examples:\n  pillion intercept apply --uid 1337\n  pillion intercept apply --inbound-mode tproxy\n\n\
+        With --inbound-mode tproxy the application sees its clients' addresses. The sidecar then says `inbound: {mode: tproxy}` and \
+        needs the capability NET_RAW; this command needs the program ip, and uses the marks 0x539 and 0x53a and the routing table 133.\n\n\
+        Exit code 0 when the rules are in place, also when they already were; 1 when nothing was changed, with the reason."
+    )]
+    Apply(Apply),
     /// Stop redirecting, let redirected connections end, and take the rules away
     #[command(
         after_help = "Examples:\n  pillion intercept remove\n  pillion intercept remove --force\n\n\
@@ -39,15 +46,50 @@ enum Action {
         (run it again once they have ended), or it failed."
     )]
     Remove(Remove),
-    /// Print the rules as nftables text without changing anything
+    /// Print the rules as text without changing anything
     #[command(
-        after_help = "Example:\n  pillion intercept print --exclude-inbound-ports 22,9100 | nft -c -f -"
+        after_help = "Examples:\n  pillion intercept print --exclude-inbound-ports 22,9100 | nft -c -f -\n  \
+        pillion intercept print --backend iptables\n\n\
+        The text is nft's unless --backend says iptables. The policy routes that --inbound-mode tproxy takes too are no part of it."
     )]
-    Print(Choices),
+    Print(Print),
     /// Say whether these rules are in place, and whether they could be
     #[command(after_help = "Example:\n  pillion intercept check --output json\n\n\
         Exit code 0 when rules of exactly these choices are in place, 1 otherwise.")]
     Check(Check),
+}
+
+#[derive(clap::Args)]
+struct Apply {
+    #[command(flatten)]
+    choices: Choices,
+
+    #[command(flatten)]
+    backend: Backend,
+}
+
+#[derive(clap::Args)]
+struct Print {
+    #[command(flatten)]
+    choices: Choices,
+
+    #[command(flatten)]
+    backend: Backend,
+}
+
+/// What writes the rules.
+#[derive(clap::Args)]
+struct Backend {
+    /// What keeps the rules: nftables, iptables, or nftables where it works and else iptables
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    backend: BackendChoice,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackendChoice {
+    Auto,
+    Nft,
+    Iptables,
 }
 
 /// What is redirected.
@@ -72,6 +114,10 @@ struct Choices {
     /// The sidecar's name server, `dns.address` of its bootstrap file
     #[arg(long, default_value_t = 15053, value_parser = port(), requires = "dns")]
     dns_port: u16,
+
+    /// How arriving connections are taken: with their addresses translated, or kept so that the application sees its clients'
+    #[arg(long, value_enum, default_value_t = Mode::Redirect)]
+    inbound_mode: Mode,
 
     /// The user id the sidecar runs as; its connections are never redirected
     #[arg(long, default_value_t = 1337)]
@@ -125,15 +171,21 @@ struct Remove {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400), conflicts_with = "force")]
     drain: u64,
 
-    /// Take the rules away at once; this resets every redirected connection
+    /// Take the rules away at once; this resets redirected connections
     #[arg(long)]
     force: bool,
+
+    #[command(flatten)]
+    backend: Backend,
 }
 
 #[derive(clap::Args)]
 struct Check {
     #[command(flatten)]
     choices: Choices,
+
+    #[command(flatten)]
+    backend: Backend,
 
     /// How to say it
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -148,6 +200,12 @@ enum Direction {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Redirect,
+    Tproxy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Text,
     Json,
@@ -159,9 +217,9 @@ fn port() -> clap::builder::RangedI64ValueParser<u16> {
 
 pub fn run(arguments: &Arguments) -> ExitCode {
     let outcome = match &arguments.action {
-        Action::Apply(choices) => apply(choices),
+        Action::Apply(apply) => self::apply(apply),
         Action::Remove(remove) => self::remove(remove),
-        Action::Print(choices) => print(choices),
+        Action::Print(print) => self::print(print),
         Action::Check(check) => self::check(check),
     };
     outcome.unwrap_or_else(|problem| {
@@ -170,16 +228,16 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     })
 }
 
-fn apply(choices: &Choices) -> Result<ExitCode, String> {
-    let rules = choices.rules()?;
-    intercept::apply(&rules).map_err(said)?;
-    println!("applied: {}", choices.summary());
+fn apply(apply: &Apply) -> Result<ExitCode, String> {
+    let rules = apply.choices.rules()?;
+    intercept::apply(&rules, apply.backend.wish()).map_err(said)?;
+    println!("applied: {}", apply.choices.summary());
     Ok(ExitCode::SUCCESS)
 }
 
 fn remove(remove: &Remove) -> Result<ExitCode, String> {
     let drain = (!remove.force).then(|| Duration::from_secs(remove.drain));
-    match intercept::remove(drain).map_err(said)? {
+    match intercept::remove(remove.backend.wish(), drain).map_err(said)? {
         Removal::NothingThere => println!("nothing to remove"),
         Removal::Removed => println!("removed"),
         Removal::StillLive { connections } => {
@@ -192,24 +250,26 @@ fn remove(remove: &Remove) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(choices: &Choices) -> Result<ExitCode, String> {
-    let rules = choices.rules()?;
+fn print(print: &Print) -> Result<ExitCode, String> {
+    let backend = print.backend.wish().unwrap_or(intercept::Backend::Nft);
+    let rules = print.choices.rules()?;
     if rules.dns().is_some() {
         println!("# beside it, `apply` does: {}", intercept::route_command());
     }
-    print!("{}", rules.nft());
+    print!("{}", intercept::render(&rules, backend));
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(check: &Check) -> Result<ExitCode, String> {
     let rules = check.choices.rules()?;
-    let state = intercept::state().map_err(said)?;
+    let wish = check.backend.wish();
+    let state = intercept::state(wish).map_err(said)?;
     let in_place =
-        matches!(&state, State::Applied { fingerprint } if *fingerprint == rules.fingerprint());
+        matches!(&state, State::Applied { fingerprint, .. } if *fingerprint == rules.fingerprint());
     // Rules that are in place were possible; asking the kernel again would prove nothing.
     let obstacle = match in_place {
         true => None,
-        false => intercept::rehearse(&rules).err().map(said),
+        false => intercept::rehearse(&rules, wish).err().map(said),
     };
     let (word, explained) = describe(&state, in_place);
     match check.output {
@@ -221,7 +281,9 @@ fn check(check: &Check) -> Result<ExitCode, String> {
         }
         Output::Json => println!(
             "{}",
-            json!({"state": word, "in_place": in_place, "connections": connections(&state), "obstacle": obstacle})
+            json!({
+                "state": word, "in_place": in_place, "backend": backend(&state), "connections": connections(&state), "obstacle": obstacle
+            })
         ),
     }
     Ok(if in_place {
@@ -240,7 +302,7 @@ fn describe(state: &State, in_place: bool) -> (&'static str, String) {
             "applied",
             "rules of pillion are in place, but of other choices than these".to_owned(),
         ),
-        State::Draining { connections } => (
+        State::Draining { connections, .. } => (
             "draining",
             format!(
                 "rules of pillion are being removed; {connections} redirected connections still live"
@@ -251,13 +313,33 @@ fn describe(state: &State, in_place: bool) -> (&'static str, String) {
 
 fn connections(state: &State) -> Option<usize> {
     match state {
-        State::Draining { connections } => Some(*connections),
+        State::Draining { connections, .. } => Some(*connections),
         State::Absent | State::Applied { .. } => None,
+    }
+}
+
+fn backend(state: &State) -> Option<String> {
+    match state {
+        State::Applied { backend, .. } | State::Draining { backend, .. } => {
+            Some(backend.to_string())
+        }
+        State::Absent => None,
     }
 }
 
 fn said(error: InterceptError) -> String {
     error.to_string()
+}
+
+impl Backend {
+    /// None leaves it to what works here.
+    fn wish(&self) -> Option<intercept::Backend> {
+        match self.backend {
+            BackendChoice::Auto => None,
+            BackendChoice::Nft => Some(intercept::Backend::Nft),
+            BackendChoice::Iptables => Some(intercept::Backend::Iptables),
+        }
+    }
 }
 
 impl Choices {
@@ -272,9 +354,16 @@ impl Choices {
         });
         let inbound = (self.direction != Direction::Outbound).then(|| Inbound {
             port: self.inbound_port,
+            mode: match self.inbound_mode {
+                Mode::Redirect => InboundMode::Redirect,
+                Mode::Tproxy => InboundMode::Tproxy,
+            },
             ports_excluded: self.exclude_inbound_ports.clone(),
             ports_included: self.include_inbound_ports.clone(),
         });
+        if self.direction == Direction::Outbound && self.inbound_mode == Mode::Tproxy {
+            return Err("--inbound-mode tproxy takes what arrives, and --direction outbound leaves that alone: drop one".to_owned());
+        }
         if self.direction == Direction::Both && self.outbound_port == self.inbound_port {
             return Err(format!(
                 "--outbound-port and --inbound-port are both {}: the sidecar tells directions apart by its ports; give two",
@@ -302,7 +391,11 @@ impl Choices {
 
     fn summary(&self) -> String {
         let outbound = format!("outbound to port {}", self.outbound_port);
-        let inbound = format!("inbound to port {}", self.inbound_port);
+        let mode = match self.inbound_mode {
+            Mode::Redirect => "",
+            Mode::Tproxy => " with its addresses kept",
+        };
+        let inbound = format!("inbound to port {}{mode}", self.inbound_port);
         let directions = match self.direction {
             Direction::Both => format!("{outbound}, {inbound}"),
             Direction::Outbound => outbound,
@@ -361,5 +454,13 @@ mod tests {
         assert!(same.unwrap_err().contains("give two"));
         let outbound_only = choices("--outbound-port 15006 --direction outbound").rules();
         assert_eq!(outbound_only.unwrap().proxy_ports(), [15006]);
+    }
+
+    #[test]
+    fn keeping_the_addresses_of_what_arrives_needs_something_to_arrive() {
+        let both = choices("--inbound-mode tproxy").rules();
+        assert!(both.unwrap().is_tproxy());
+        let nothing = choices("--inbound-mode tproxy --direction outbound").rules();
+        assert!(nothing.unwrap_err().contains("drop one"));
     }
 }

@@ -1,20 +1,30 @@
 //! How traffic reaches us without the application knowing: redirect rules and the original destination.
 //!
-//! The rules are data ([`Rules`]), their text is pure, and only `nft` and `route` touch the machine. That needs the capability NET_ADMIN;
-//! reading an [`original_dst`] needs none.
+//! The rules are data ([`Rules`]); `steps` says what they ask of a connection, and a [`Backend`] writes that: `nft`, or `iptables`
+//! where nftables is missing. Their texts are pure, and only the programs of that name (and `ip`, for tproxy), and netlink for
+//! `virtual_route`, touch the machine. They need the capability NET_ADMIN; reading an [`original_dst`] needs none.
 //!
-//! Leaves out who may be reached, and what is done with a connection: that is `proxy`'s. Linux with nftables only.
+//! Leaves out who may be reached, and what is done with a connection: that is `proxy`'s. Linux only.
 
+mod backend;
 mod connections;
+mod error;
+mod host;
+mod iptables;
 mod nft;
+mod note;
 mod original;
+mod program;
 mod ranges;
-mod route;
+mod routes;
 mod rules;
-mod table;
+mod steps;
+mod virtual_route;
 
-pub use nft::{InterceptError, Removal, State, apply, rehearse, remove, state};
-pub use original::{OriginalDst, original_dst};
+pub use backend::{Backend, Removal, State, apply, rehearse, remove, render, state};
+pub use error::InterceptError;
+pub use original::{OriginalDst, kept_dst, original_dst};
 pub use ranges::{Interface, PortRange, RangeError};
-pub use route::command as route_command;
+pub use routes::APPLICATION_MARK;
 pub use rules::{Inbound, Outbound, Rules};
+pub use virtual_route::command as route_command;

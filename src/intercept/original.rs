@@ -53,6 +53,15 @@ pub fn original_dst(accepted: &impl AsFd) -> io::Result<Option<OriginalDst>> {
     }
 }
 
+/// The same for a connection that tproxy brought to this listener: its own end is where the client was going.
+pub fn kept_dst(accepted: &impl AsFd, listener: SocketAddr) -> io::Result<Option<OriginalDst>> {
+    let local = SockRef::from(accepted).local_addr()?.as_socket();
+    Ok(local
+        .map(canonical)
+        .filter(|local| local.port() != listener.port())
+        .map(OriginalDst))
+}
+
 /// The kernel's ways of saying that it does not track this connection.
 fn means_not_redirected(error: &io::Error) -> bool {
     matches!(
@@ -76,8 +85,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether packets to this address end on this host. Only asked when the port is already suspicious, so a system call is fine.
-fn is_local(address: IpAddr) -> bool {
+/// Whether packets to this address end on this host; costs a system call.
+pub fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
 }
 

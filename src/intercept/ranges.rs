@@ -79,6 +79,20 @@ impl fmt::Display for PortRange {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Interface(String);
 
+impl Interface {
+    pub fn loopback() -> Self {
+        Interface("lo".to_owned())
+    }
+
+    /// The name, or what the names begin with; and whether it is only that.
+    pub fn stem(&self) -> (&str, bool) {
+        match self.0.strip_suffix('*') {
+            Some(stem) => (stem, true),
+            None => (&self.0, false),
+        }
+    }
+}
+
 impl FromStr for Interface {
     type Err = RangeError;
 

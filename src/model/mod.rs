@@ -25,6 +25,6 @@ pub use route::{
 pub use service::{
     Balance, Circuit, ClusterKey, Outlier, Policy, Port, Protocol, Service, Subset, UpstreamTls,
 };
-pub use sidecar::{AppHealth, AppPort, AppProbe, Sidecar};
+pub use sidecar::{AppHealth, AppPort, AppProbe, InboundMode, Sidecar};
 pub use snapshot::Snapshot;
 pub use virtual_address::{VIRTUAL_NETWORK, VIRTUAL_PREFIX, VirtualAddresses, is_virtual};

@@ -23,6 +23,16 @@ pub struct Sidecar {
     pub passthrough: bool,
 }
 
+/// How a connection that arrives for the application is brought to the sidecar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum InboundMode {
+    /// Its destination is translated; the application sees the sidecar as its client.
+    #[default]
+    Redirect,
+    /// It keeps both addresses, so that the application sees its client's. The sidecar needs the capability NET_RAW.
+    Tproxy,
+}
+
 /// One port of the application beside this sidecar.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AppPort {

@@ -101,6 +101,25 @@ impl Host {
         succeed(self.command("nft").args(["-s", "list", "ruleset"]))
     }
 
+    /// Everything that redirect rules could leave behind: what either packet filter holds, and the policy routes.
+    pub fn traces(&self) -> String {
+        let said = |program: &str, arguments: &str| {
+            let words = arguments.split_whitespace();
+            // A routing table that is not there is an error of the program and no trace.
+            run(self.command(program).args(words)).stdout
+        };
+        let saved = [said("iptables-save", ""), said("ip6tables-save", "")].join("");
+        // What was saved when, and how many packets a built-in chain has seen.
+        let saved = saved.lines().filter(|line| !line.starts_with(['#', ':']));
+        let mut traces: Vec<String> = saved.map(str::to_owned).collect();
+        traces.push(self.ruleset());
+        for family in ["-4", "-6"] {
+            traces.push(said("ip", &format!("{family} rule show")));
+            traces.push(said("ip", &format!("{family} route show table 133")));
+        }
+        traces.join("\n")
+    }
+
     /// Runs a piece of the test inside this host: sockets that it opens belong to the host wherever they go.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(self.path()).expect("a host's namespace has a file");

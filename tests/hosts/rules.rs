@@ -10,9 +10,20 @@ use pillion::intercept::{OriginalDst, original_dst};
 
 use crate::machine::{pillion, ready};
 use crate::namespace::{CLIENT, Host, Pair, SERVER};
-use crate::process::{HANG, eventually, run, succeed};
+use crate::process::{Finished, HANG, eventually, run, succeed};
 
-const NEEDS: [&str; 4] = ["ip", "nft", "nsenter", "setpriv"];
+const NEEDS: [&str; 6] = [
+    "ip",
+    "nft",
+    "iptables-restore",
+    "ip6tables-restore",
+    "nsenter",
+    "setpriv",
+];
+
+/// Whatever keeps the rules, they mean the same.
+const BACKENDS: [&str; 2] = ["--backend nft", "--backend iptables"];
+
 const OUTBOUND: u16 = 15001;
 const INBOUND: u16 = 15006;
 
@@ -85,13 +96,16 @@ fn what_an_application_dials_reaches_the_outbound_listener_with_its_destination(
     let pair = Pair::new();
     stand_in(&pair.client, "outbound", "127.0.0.1", OUTBOUND);
     stand_in(&pair.client, "outbound", "[::1]", OUTBOUND);
-    pair.client.apply_rules("");
-    for address in SERVER {
-        let destination = SocketAddr::new(address, 8080);
-        assert_eq!(
-            greeting(&pair.client, address, 8080),
-            format!("outbound {destination}")
-        );
+    for backend in BACKENDS {
+        pair.client.apply_rules(backend);
+        for address in SERVER {
+            let destination = SocketAddr::new(address, 8080);
+            assert_eq!(
+                greeting(&pair.client, address, 8080),
+                format!("outbound {destination}")
+            );
+        }
+        removed(&pair.client);
     }
 }
 
@@ -103,15 +117,18 @@ fn what_arrives_for_a_host_reaches_the_inbound_listener_with_its_destination() {
     let pair = Pair::new();
     stand_in(&pair.server, "inbound", WILDCARD, INBOUND);
     stand_in(&pair.server, "application", WILDCARD, 22);
-    pair.server.apply_rules("");
-    for address in SERVER {
-        let destination = SocketAddr::new(address, 8080);
-        assert_eq!(
-            greeting(&pair.client, address, 8080),
-            format!("inbound {destination}")
-        );
-        assert_eq!(greeting(&pair.client, address, INBOUND), "inbound dialled");
-        assert_eq!(greeting(&pair.client, address, 22), "application dialled");
+    for backend in BACKENDS {
+        pair.server.apply_rules(backend);
+        for address in SERVER {
+            let destination = SocketAddr::new(address, 8080);
+            assert_eq!(
+                greeting(&pair.client, address, 8080),
+                format!("inbound {destination}")
+            );
+            assert_eq!(greeting(&pair.client, address, INBOUND), "inbound dialled");
+            assert_eq!(greeting(&pair.client, address, 22), "application dialled");
+        }
+        removed(&pair.server);
     }
 }
 
@@ -139,10 +156,13 @@ fn what_stays_on_the_host_is_not_redirected() {
     }
     let pair = Pair::new();
     stand_in(&pair.client, "application", WILDCARD, 8080);
-    pair.client.apply_rules("");
     let loopback = ["127.0.0.1", "::1"].map(|address| address.parse().unwrap());
-    for address in loopback.into_iter().chain(CLIENT) {
-        assert_eq!(greeting(&pair.client, address, 8080), "application dialled");
+    for backend in BACKENDS {
+        pair.client.apply_rules(backend);
+        for address in loopback.into_iter().chain(CLIENT) {
+            assert_eq!(greeting(&pair.client, address, 8080), "application dialled");
+        }
+        removed(&pair.client);
     }
 }
 
@@ -154,14 +174,18 @@ fn inbound_rules_alone_leave_the_proxys_way_to_its_application_free() {
     let pair = Pair::new();
     stand_in(&pair.server, "application", WILDCARD, 8080);
     stand_in(&pair.server, "inbound", WILDCARD, INBOUND);
-    pair.server.apply_rules("--direction inbound");
-    for address in SERVER {
-        assert_eq!(greeting(&pair.server, address, 8080), "application dialled");
-        let destination = SocketAddr::new(address, 8080);
-        assert_eq!(
-            greeting(&pair.client, address, 8080),
-            format!("inbound {destination}")
-        );
+    for backend in BACKENDS {
+        pair.server
+            .apply_rules(&format!("--direction inbound {backend}"));
+        for address in SERVER {
+            assert_eq!(greeting(&pair.server, address, 8080), "application dialled");
+            let destination = SocketAddr::new(address, 8080);
+            assert_eq!(
+                greeting(&pair.client, address, 8080),
+                format!("inbound {destination}")
+            );
+        }
+        removed(&pair.server);
     }
 }
 
@@ -176,23 +200,32 @@ fn the_proxys_own_user_and_chosen_ports_and_networks_go_direct() {
     }
     stand_in(&pair.client, "outbound", "127.0.0.1", OUTBOUND);
     stand_in(&pair.client, "outbound", "[::1]", OUTBOUND);
-    pair.client
-        .apply_rules("--exclude-outbound-ports 80-81 --exclude-outbound-cidrs 10.77.0.0/24");
+    for backend in BACKENDS {
+        chosen_ones_go_direct(&pair, backend);
+        removed(&pair.client);
+    }
+}
+
+fn chosen_ones_go_direct(pair: &Pair, backend: &str) {
     let [v4, v6] = SERVER;
+    let apply = |choices: &str| pair.client.apply_rules(&format!("{choices} {backend}"));
+    apply("--exclude-outbound-ports 80-81 --exclude-outbound-cidrs 10.77.0.0/24");
     assert_eq!(greeting(&pair.client, v4, 82), "server dialled");
     assert_eq!(greeting(&pair.client, v6, 80), "server dialled");
     assert!(greeting(&pair.client, v6, 82).starts_with("outbound"));
 
-    pair.client.apply_rules("--include-outbound-ports 82");
+    apply("--include-outbound-ports 82");
     assert_eq!(greeting(&pair.client, v4, 81), "server dialled");
     assert!(greeting(&pair.client, v4, 82).starts_with("outbound"));
 
-    pair.client
-        .apply_rules("--include-outbound-cidrs fd77::/64");
+    apply("--include-outbound-cidrs fd77::/64");
     assert_eq!(greeting(&pair.client, v4, 80), "server dialled");
     assert!(greeting(&pair.client, v6, 80).starts_with("outbound"));
 
-    pair.client.apply_rules("");
+    apply("--exclude-interfaces eth*");
+    assert_eq!(greeting(&pair.client, v4, 80), "server dialled");
+
+    apply("--exclude-gids 1000");
     let through = |uid| {
         let mut shell = pair.client.command_as(uid, "bash");
         succeed(shell.args([
@@ -201,7 +234,52 @@ fn the_proxys_own_user_and_chosen_ports_and_networks_go_direct() {
         ]))
     };
     assert_eq!(through(1337).trim(), "server dialled");
-    assert!(through(1000).starts_with("outbound"));
+    assert_eq!(through(1000).trim(), "server dialled");
+    assert!(through(1001).starts_with("outbound"));
+}
+
+/// Rules of somebody else in every place that ours go to, which also has either program set its tables up.
+fn others(host: &Host) {
+    let nft = "table ip others { chain output { type nat hook output priority -100; tcp dport 9 redirect to :10; }; }";
+    succeed(host.command("nft").arg(nft));
+    for restore in ["iptables-restore", "ip6tables-restore"] {
+        for (table, target) in [
+            ("nat", "REDIRECT --to-ports 10"),
+            ("mangle", "MARK --set-mark 7"),
+        ] {
+            for chain in ["OUTPUT", "PREROUTING"] {
+                let rule = format!("*{table}\n-A {chain} -p tcp --dport 9 -j {target}\nCOMMIT\n");
+                let line = format!("printf %s '{rule}' | {restore} --noflush");
+                succeed(host.command("bash").args(["-c", &line]));
+            }
+        }
+    }
+}
+
+fn removed(host: &Host) {
+    let removed = host.intercept("remove --drain 5");
+    assert_eq!(
+        (removed.code, removed.stdout.trim()),
+        (Some(0), "removed"),
+        "{}",
+        removed.stderr
+    );
+}
+
+/// Choices whose rules live in different places.
+const WAYS: [&str; 4] = [
+    "--backend nft",
+    "--backend nft --inbound-mode tproxy",
+    "--backend iptables",
+    "--backend iptables --inbound-mode tproxy",
+];
+
+/// Rounds of applying and removing; PILLION_TEST_RULE_ROUNDS makes it more.
+fn rounds() -> usize {
+    std::env::var("PILLION_TEST_RULE_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(100)
 }
 
 #[test]
@@ -211,23 +289,43 @@ fn applying_and_removing_leaves_the_rules_of_others_and_no_trace() {
     }
     let pair = Pair::new();
     let host = &pair.client;
-    let theirs = "table ip others { chain output { type nat hook output priority -100; tcp dport 9 redirect to :10; }; }";
-    succeed(host.command("nft").arg(theirs));
-    let before = host.ruleset();
-    for _ in 0..3 {
-        host.apply_rules("");
-        host.apply_rules("");
-        assert_eq!(host.intercept("check").code, Some(0));
-        assert_eq!(host.intercept("check --uid 7").code, Some(1));
-        let removed = host.intercept("remove");
-        assert_eq!((removed.code, removed.stdout.trim()), (Some(0), "removed"));
-        assert_eq!(host.ruleset(), before);
+    others(host);
+    let before = host.traces();
+    for way in WAYS {
+        host.apply_rules(way);
+        let once = host.traces();
+        assert_ne!(once, before);
+        host.apply_rules(way);
+        assert_eq!(host.traces(), once, "{way}");
+        assert_eq!(host.intercept(&format!("check {way}")).code, Some(0));
+        assert_eq!(
+            host.intercept(&format!("check {way} --uid 7")).code,
+            Some(1)
+        );
+        removed(host);
+        assert_eq!(host.traces(), before, "{way}");
     }
     let again = host.intercept("remove");
     assert_eq!(
         (again.code, again.stdout.trim()),
         (Some(0), "nothing to remove")
     );
+}
+
+#[test]
+fn many_rounds_of_applying_and_removing_leave_nothing_behind() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let pair = Pair::new();
+    let host = &pair.client;
+    others(host);
+    let before = host.traces();
+    for way in WAYS.into_iter().cycle().take(rounds()) {
+        host.apply_rules(way);
+        removed(host);
+    }
+    assert_eq!(host.traces(), before);
 }
 
 #[test]
@@ -238,13 +336,21 @@ fn removing_lets_redirected_connections_live_and_finishes_when_they_have_ended()
     let pair = Pair::new();
     stand_in(&pair.client, "outbound", "127.0.0.1", OUTBOUND);
     stand_in(&pair.server, "server", WILDCARD, 80);
-    let before = pair.client.ruleset();
-    pair.client.apply_rules("");
+    others(&pair.client);
+    for backend in BACKENDS {
+        live_connections_survive(&pair, backend);
+    }
+}
+
+fn live_connections_survive(pair: &Pair, backend: &str) {
+    let before = pair.client.traces();
+    pair.client.apply_rules(backend);
     let mut live = dial(&pair.client, SERVER[0], 80).unwrap();
     assert!(live.line.starts_with("outbound"));
 
     // Replacing the rules does not cut it either.
-    pair.client.apply_rules("--exclude-outbound-ports 9");
+    let others = format!("--exclude-outbound-ports 9 {backend}");
+    pair.client.apply_rules(&others);
     still_echoes(&mut live).unwrap();
 
     let unfinished = pair.client.intercept("remove --drain 0");
@@ -260,8 +366,8 @@ fn removing_lets_redirected_connections_live_and_finishes_when_they_have_ended()
     assert!(state.contains(r#""state":"draining""#), "{state}");
 
     drop(live);
-    assert_eq!(pair.client.intercept("remove").code, Some(0));
-    assert_eq!(pair.client.ruleset(), before);
+    removed(&pair.client);
+    assert_eq!(pair.client.traces(), before);
 }
 
 #[test]
@@ -286,23 +392,83 @@ fn a_table_of_somebody_else_is_neither_replaced_nor_removed() {
     if !ready(&NEEDS) {
         return;
     }
+    let theirs = [
+        "nft 'table inet pillion { chain theirs { accept; }; }'",
+        "iptables -t nat -N PILLION_OUTBOUND && iptables -t nat -A PILLION_OUTBOUND -j RETURN",
+    ];
+    for theirs in theirs {
+        let pair = Pair::new();
+        let host = &pair.client;
+        succeed(host.command("bash").args(["-c", theirs]));
+        let before = host.traces();
+        for action in ["apply", "remove", "remove --force", "check"] {
+            refused(host, action, "pillion did not write");
+        }
+        assert_eq!(host.traces(), before);
+    }
+}
+
+fn refused(host: &Host, words: &str, because: &str) {
+    let refused = host.intercept(words);
+    assert_eq!(refused.code, Some(1), "{words}");
+    assert!(
+        refused.stderr.contains(because),
+        "{words}: {}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn routes_of_somebody_else_in_our_table_are_left_and_nothing_is_applied() {
+    if !ready(&NEEDS) {
+        return;
+    }
     let pair = Pair::new();
     let host = &pair.client;
-    succeed(
-        host.command("nft")
-            .arg("table inet pillion { chain theirs { accept; }; }"),
-    );
-    let before = host.ruleset();
-    for action in ["apply", "remove", "remove --force", "check"] {
-        let refused = host.intercept(action);
-        assert_eq!(refused.code, Some(1), "{action}");
-        assert!(
-            refused.stderr.contains("pillion did not write"),
-            "{}",
-            refused.stderr
-        );
+    // The second family, so that the first has to be put back.
+    host.ip("-6 route add fd99::/64 dev eth0 table 133");
+    let before = host.traces();
+    refused(host, "apply --inbound-mode tproxy", "route show table 133");
+    assert_eq!(host.traces(), before);
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_refused_and_a_beginning_is_not() {
+    if !ready(&NEEDS) {
+        return;
     }
-    assert_eq!(host.ruleset(), before);
+    let pair = Pair::new();
+    let host = &pair.client;
+    let before = host.traces();
+    refused(
+        host,
+        "apply --exclude-interfaces eth0,eth1",
+        "no interface `eth1` here; those there are: lo, eth0",
+    );
+    assert_eq!(host.traces(), before);
+    host.apply_rules("--exclude-interfaces eth0,docker*");
+}
+
+#[test]
+fn rules_are_kept_in_one_place_and_one_mode() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let pair = Pair::new();
+    let host = &pair.client;
+    host.apply_rules("--backend iptables");
+    refused(host, "apply --backend nft", "--backend iptables");
+    refused(host, "apply --inbound-mode tproxy", "intercept remove");
+    // Without a wish they are changed where they are.
+    host.apply_rules("--uid 7");
+    let state = host.intercept("check --uid 7 --output json");
+    assert_eq!(state.code, Some(0));
+    assert!(
+        state.stdout.contains(r#""backend":"iptables""#),
+        "{}",
+        state.stdout
+    );
+    removed(host);
 }
 
 #[test]
@@ -312,31 +478,59 @@ fn without_the_capability_nothing_changes_and_the_message_says_what_to_do() {
     }
     let pair = Pair::new();
     let host = &pair.client;
-    let before = host.ruleset();
-    let mut bounded = host.command("setpriv");
-    bounded.arg("--bounding-set=-net_admin").arg(pillion());
-    let refused = run(bounded.args(["intercept", "apply"]));
-    assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("NET_ADMIN"), "{}", refused.stderr);
-    assert_eq!(host.ruleset(), before);
+    let before = host.traces();
+    for backend in ["--backend auto"].into_iter().chain(BACKENDS) {
+        let mut bounded = host.command("setpriv");
+        bounded.arg("--bounding-set=-net_admin").arg(pillion());
+        bounded.args(["intercept", "apply"]);
+        let refused = run(bounded.args(backend.split_whitespace()));
+        assert_eq!(refused.code, Some(1));
+        assert!(refused.stderr.contains("NET_ADMIN"), "{}", refused.stderr);
+    }
+    assert_eq!(host.traces(), before);
+}
+
+/// Runs `pillion intercept` in namespaces of its own, in which the folder of these programs holds nothing but links to what
+/// `programs` say.
+fn with_programs(programs: &[(&str, &str)], words: &str) -> Finished {
+    let mut script = "cp -a /usr/sbin /run/all && mount -t tmpfs none /usr/sbin".to_owned();
+    for (name, target) in programs {
+        script += &format!(" && ln -s /run/all/{target} /usr/sbin/{name}");
+    }
+    script = format!(
+        "mount -t tmpfs none /run && ip link set lo up && {script} && \"$0\" intercept {words}"
+    );
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--net", "bash", "-c", &script]);
+    run(shell
+        .arg(pillion())
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"))
 }
 
 #[test]
-fn without_nft_the_message_says_what_to_install() {
-    if !ready(&["unshare"]) {
+fn without_nft_iptables_does_it_and_without_both_the_message_says_what_to_install() {
+    if !ready(&["unshare", "xtables-legacy-multi"]) {
         return;
     }
-    // In a mount namespace of its own, where the directories of nft are empty.
-    let hide = "mount -t tmpfs none /usr/sbin && exec \"$0\" intercept apply";
-    let mut shell = Command::new("unshare");
-    shell
-        .args(["--mount", "--net", "bash", "-c", hide])
-        .arg(pillion());
-    let refused = run(shell.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"));
-    assert_eq!(refused.code, Some(1));
-    assert!(
-        refused.stderr.contains("install nftables"),
-        "{}",
-        refused.stderr
-    );
+    let none = with_programs(&[], "apply");
+    assert_eq!(none.code, Some(1));
+    assert!(none.stderr.contains("install nftables"), "{}", none.stderr);
+    let none = with_programs(&[], "apply --backend iptables");
+    assert!(none.stderr.contains("install iptables"), "{}", none.stderr);
+    for variant in ["xtables-nft-multi", "xtables-legacy-multi"] {
+        let programs = ["iptables", "ip6tables"]
+            .into_iter()
+            .flat_map(|name| ["save", "restore"].map(|action| format!("{name}-{action}")));
+        let programs: Vec<String> = programs.collect();
+        let links: Vec<(&str, &str)> = programs.iter().map(|name| (&**name, variant)).collect();
+        let words = "apply && \"$0\" intercept check --output json && \"$0\" intercept remove && iptables-save";
+        let applied = with_programs(&links, words);
+        assert_eq!(applied.code, Some(0), "{variant}: {}", applied.stderr);
+        assert!(
+            applied.stdout.contains(r#""backend":"iptables""#),
+            "{}",
+            applied.stdout
+        );
+        assert!(!applied.stdout.contains("PILLION"), "{}", applied.stdout);
+    }
 }
