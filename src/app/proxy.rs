@@ -558,7 +558,12 @@ fn sidecar(bootstrap: &SidecarBootstrap) -> Option<Sidecar> {
     }
     Some(Sidecar {
         outbound: bootstrap.outbound.as_ref().map(|outbound| outbound.address),
-        inbound: bootstrap.inbound,
+        inbound: bootstrap.inbound.as_ref().map(|inbound| inbound.address),
+        inbound_mode: bootstrap
+            .inbound
+            .as_ref()
+            .map(|inbound| inbound.mode)
+            .unwrap_or_default(),
         intercept: bootstrap.intercept,
         apps: bootstrap.apps.clone(),
         zone: bootstrap.zone.clone(),

@@ -2,13 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsStream;
 
 /// Connections that wait in the kernel for `accept`.
@@ -16,6 +17,9 @@ const BACKLOG: i32 = 4096;
 /// Idle time before the first keep-alive probe, and between probes, of tunnels and long-lived streams.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Ports of connections made in the name of another host.
+const BORROWED_PORTS: Range<u16> = 10_240..32_768;
+const BIND_ATTEMPTS_MAX: usize = 32;
 
 /// A byte stream between two peers.
 pub enum Stream {
@@ -115,12 +119,16 @@ impl AsyncWrite for Stream {
 
 /// A listening socket that several workers may share the address of (`SO_REUSEPORT`); `[::]` takes IPv4 too.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    listen_on(address, false)
+    listen_with(address, Listening::default())
 }
 
-/// The same for an IPv6 address whose port has an IPv4 socket of its own.
-pub fn listen_ipv6_only(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    listen_on(address, true)
+/// How a listening socket differs from the usual.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Listening {
+    /// The port has an IPv4 socket of its own.
+    pub ipv6_only: bool,
+    /// It is given connections to other addresses than its own, by tproxy. Needs the capability NET_RAW.
+    pub transparent: bool,
 }
 
 /// Fails when somebody listens there already, whom [`listen`] would share the address with.
@@ -150,12 +158,16 @@ pub fn means_no_ipv6(error: &io::Error) -> bool {
     )
 }
 
-fn listen_on(address: SocketAddr, ipv6_only: bool) -> io::Result<std::net::TcpListener> {
+/// [`listen`] with a difference.
+pub fn listen_with(address: SocketAddr, listening: Listening) -> io::Result<std::net::TcpListener> {
     let socket = reusable(address)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         // Where IPv6-only is forced by the system, IPv6 alone is served.
-        let _ = socket.set_only_v6(ipv6_only);
+        let _ = socket.set_only_v6(listening.ipv6_only);
+    }
+    if listening.transparent {
+        make_transparent(&socket, address.is_ipv6())?;
     }
     // Linux hands these on to accepted sockets, which saves four system calls a connection.
     socket.set_tcp_nodelay(true)?;
@@ -172,6 +184,40 @@ fn reusable(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     Ok(socket)
+}
+
+/// Connects from an address that is not this host's, with a mark by which its answers are known. Needs the capability NET_RAW.
+pub async fn connect_from(source: IpAddr, mark: u32, address: SocketAddr) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    make_transparent(&socket, address.is_ipv6())?;
+    socket.set_mark(mark)?;
+    bind_apart(&socket, source)?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(address)
+        .await
+}
+
+/// Binds to a port that the source itself is unlikely to use: two connections between the same four numbers cannot both be, and
+/// hosts take theirs from 32768 up.
+fn bind_apart(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    let mut bound = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..BIND_ATTEMPTS_MAX {
+        let port = fastrand::u16(BORROWED_PORTS);
+        bound = socket.bind(&SocketAddr::new(source, port).into());
+        if !matches!(&bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+            break;
+        }
+    }
+    bound
+}
+
+fn make_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+    match is_ipv6 {
+        true => socket.set_ip_transparent_v6(true),
+        false => socket.set_ip_transparent_v4(true),
+    }
 }
 
 /// What a connected socket gets: no delay, and keep-alive probes so that dead peers are noticed.

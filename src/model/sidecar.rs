@@ -11,6 +11,8 @@ pub struct Sidecar {
     pub outbound: Option<SocketAddr>,
     /// Intercepted traffic to the application, and the explicit listeners below; None serves none.
     pub inbound: Option<SocketAddr>,
+    /// How intercepted connections come to `inbound`.
+    pub inbound_mode: InboundMode,
     /// Redirect rules lead to these two, which keep a connection's family: their ports are served over IPv6 as well.
     pub intercept: bool,
     /// The ports of the application beside this sidecar.

@@ -18,11 +18,11 @@ use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
 use super::worker::{self, Command, Shared};
-use crate::base::net;
+use crate::base::net::{self, Listening};
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
 use crate::model::{
-    self, Bind, ClusterKey, EndpointUpdate, Name, PathNormalization, Protocol, Sidecar, Snapshot,
-    VirtualAddresses,
+    self, Bind, ClusterKey, EndpointUpdate, InboundMode, Name, PathNormalization, Protocol,
+    Sidecar, Snapshot, VirtualAddresses,
 };
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
@@ -46,6 +46,11 @@ pub enum ListenError {
         address: SocketAddr,
         error: io::Error,
     },
+    #[error(
+        "cannot listen on {address} with `inbound: {{mode: tproxy}}`: that needs the capability NET_RAW (docker run --cap-add NET_RAW; \
+         for a user other than root the binary needs it too: setcap cap_net_raw+ep pillion), or say `mode: redirect`"
+    )]
+    NotPermitted { address: SocketAddr },
     #[error("listeners on {address}: {reason}")]
     Tls { address: SocketAddr, reason: String },
     #[error("cannot start a worker: {0}")]
@@ -211,7 +216,7 @@ impl DataPlane {
     }
 
     fn listen(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
-        self.listen_at(entry.address, entry, net::listen)
+        self.listen_at(entry.address, entry, listening(entry.role))
     }
 
     /// Serves the same port over IPv6, where this machine has it.
@@ -219,7 +224,11 @@ impl DataPlane {
         let Some(address) = net::ipv6_twin(entry.address) else {
             return Ok(());
         };
-        match self.listen_at(address, entry, net::listen_ipv6_only) {
+        let listening = Listening {
+            ipv6_only: true,
+            ..listening(entry.role)
+        };
+        match self.listen_at(address, entry, listening) {
             Err(ListenError::Bind { error, .. }) if net::means_no_ipv6(&error) => {
                 tracing::info!(%address, %error, "No IPv6 here");
                 Ok(())
@@ -232,7 +241,7 @@ impl DataPlane {
         &mut self,
         address: SocketAddr,
         entry: &Arc<Entry>,
-        socket: fn(SocketAddr) -> io::Result<std::net::TcpListener>,
+        listening: Listening,
     ) -> Result<(), ListenError> {
         if !self
             .own_addresses
@@ -242,8 +251,17 @@ impl DataPlane {
             net::expect_free(address).map_err(|error| ListenError::Bind { address, error })?;
         }
         // All sockets first, so that an address is served by every worker or by none.
-        let sockets: io::Result<Vec<_>> = self.workers.iter().map(|_| socket(address)).collect();
-        let sockets = sockets.map_err(|error| ListenError::Bind { address, error })?;
+        let sockets: io::Result<Vec<_>> = self
+            .workers
+            .iter()
+            .map(|_| net::listen_with(address, listening))
+            .collect();
+        let sockets = sockets.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied if listening.transparent => {
+                ListenError::NotPermitted { address }
+            }
+            _ => ListenError::Bind { address, error },
+        })?;
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let _ = worker.send(Command::Listen(socket, entry.clone()));
         }
@@ -268,8 +286,12 @@ impl DataPlane {
         }
         let listens = sidecar.apps.iter().filter_map(|app| app.listen);
         for address in sidecar.inbound.into_iter().chain(listens) {
+            let mode = match sidecar.inbound == Some(address) {
+                true => sidecar.inbound_mode,
+                false => InboundMode::Redirect,
+            };
             let entry = Entry::new(
-                Role::Inbound,
+                Role::Inbound(mode),
                 address,
                 Routing::App(self.app(&sidecar)),
                 None,
@@ -554,6 +576,13 @@ impl DataPlane {
 }
 
 type Destinations = HashMap<ClusterKey, Arc<Destination>>;
+
+fn listening(role: Role) -> Listening {
+    Listening {
+        transparent: role == Role::Inbound(InboundMode::Tproxy),
+        ..Listening::default()
+    }
+}
 
 fn server_tls(
     bind: &Bind,

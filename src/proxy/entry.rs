@@ -10,7 +10,7 @@ use super::cluster::Instances;
 use super::destination::Destination;
 use super::route::{Listeners, MeshRoutes};
 use crate::identity::ServerTls;
-use crate::model::{Name, PathNormalization};
+use crate::model::{InboundMode, Name, PathNormalization};
 use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
 
 /// Whose traffic a socket takes.
@@ -20,8 +20,14 @@ pub enum Role {
     Gateway,
     /// What the application beside this proxy sends.
     Outbound,
-    /// What is sent to the application beside this proxy.
-    Inbound,
+    /// What is sent to the application beside this proxy, brought here in this way.
+    Inbound(InboundMode),
+}
+
+impl Role {
+    pub fn is_inbound(self) -> bool {
+        matches!(self, Role::Inbound(_))
+    }
 }
 
 pub struct Entry {

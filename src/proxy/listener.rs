@@ -27,7 +27,8 @@ use super::{http1, http2, tcp};
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
 use crate::identity::ServerTls;
-use crate::intercept::original_dst;
+use crate::intercept::{kept_dst, original_dst};
+use crate::model::InboundMode;
 use crate::telemetry::metrics::RequestSeries;
 
 /// The wait after a failed accept; it doubles up to the maximum while accepting keeps failing.
@@ -88,7 +89,8 @@ async fn connection(
     admitted.wakes_this_task().await;
     let original = match entry.role {
         Role::Gateway => None,
-        Role::Outbound | Role::Inbound => original_dst(&tcp).ok().flatten(),
+        Role::Outbound | Role::Inbound(InboundMode::Redirect) => original_dst(&tcp).ok().flatten(),
+        Role::Inbound(InboundMode::Tproxy) => kept_dst(&tcp, entry.address).ok().flatten(),
     };
     let trusted_networks = &worker.settings.trusted_networks;
     let trusted = trusted_networks
@@ -123,7 +125,7 @@ async fn connection(
             stream
         }
         (None, Role::Gateway) => Stream::Tcp(tcp),
-        (None, Role::Outbound | Role::Inbound) => return Box::pin(sniffed(session, tcp)).await,
+        (None, Role::Outbound | Role::Inbound(_)) => return Box::pin(sniffed(session, tcp)).await,
     };
     plain(session, stream).await;
 }

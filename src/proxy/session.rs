@@ -7,11 +7,13 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::entry::Entry;
+use super::entry::{Entry, Role};
 use super::http::exchange::Exchange;
 use super::http::head::{Known, RequestHead};
+use super::upstream::Guise;
 use super::worker::Worker;
 use crate::intercept::OriginalDst;
+use crate::model::InboundMode;
 use crate::telemetry::access_log;
 use crate::telemetry::trace::TraceContext;
 
@@ -43,6 +45,17 @@ impl Session {
     /// Whether an address is one of this proxy's own listeners, so that going there would be a loop.
     pub fn is_own(&self, address: SocketAddr) -> bool {
         OriginalDst(address).is_own(&self.worker.own_addresses.borrow())
+    }
+
+    /// In whose name the application is called; None calls it in the proxy's.
+    pub fn guise(&self) -> Option<Guise> {
+        match (self.entry.role, self.original_dst) {
+            (Role::Inbound(InboundMode::Tproxy), Some(dialled)) => Some(Guise {
+                client: self.peer.ip().to_canonical(),
+                host: dialled.ip(),
+            }),
+            _ => None,
+        }
     }
 
     /// A request has arrived. The wall clock is read only for those who log.

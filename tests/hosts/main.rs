@@ -13,6 +13,7 @@ mod namespace;
 mod process;
 mod rules;
 mod sidecar;
+mod tproxy;
 mod units;
 mod upstream;
 

@@ -47,11 +47,25 @@ impl Host {
 
     /// A command that runs in this host as another user, who is no member of root's groups.
     pub fn command_as(&self, uid: u32, program: impl AsRef<Path>) -> Command {
+        self.command_with(&[], uid, program)
+    }
+
+    /// The same with these capabilities, such as `net_raw`.
+    pub fn command_with(
+        &self,
+        capabilities: &[&str],
+        uid: u32,
+        program: impl AsRef<Path>,
+    ) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display()));
         command.arg("--").arg("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
         command.args(["--clear-groups", "--pdeathsig=TERM"]);
+        for capability in capabilities {
+            command.arg(format!("--inh-caps=+{capability}"));
+            command.arg(format!("--ambient-caps=+{capability}"));
+        }
         command.arg(program.as_ref());
         command
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::machine::pillion;
 use crate::namespace::Host;
-use crate::process::{Process, eventually, run};
+use crate::process::{Process, eventually, run, succeed};
 
 /// The user that redirect rules leave alone.
 pub const UID: u32 = 1337;
@@ -25,20 +25,23 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts `pillion proxy` in this host, by these lines of a bootstrap file and these mesh documents, and waits until it is ready.
     pub fn start(host: &Host, bootstrap: &str, mesh: &str) -> Sidecar {
-        let mut sidecar = Sidecar::spawn(host, bootstrap, mesh);
+        Sidecar::start_with(host, &[], bootstrap, mesh)
+    }
+
+    /// The same with these capabilities, such as `net_raw`.
+    pub fn start_with(host: &Host, capabilities: &[&str], bootstrap: &str, mesh: &str) -> Sidecar {
+        let mut sidecar = Sidecar::spawn(host, capabilities, bootstrap, mesh);
         sidecar.wait_until_ready(host);
         sidecar
     }
 
     /// Starts one that cannot start, and returns what it says.
     pub fn refused(host: &Host, bootstrap: &str, mesh: &str) -> String {
-        let mut sidecar = Sidecar::spawn(host, bootstrap, mesh);
-        let status = eventually("the sidecar to end", || sidecar.process.exited());
-        assert!(!status.success(), "{}", sidecar.said());
-        sidecar.said()
+        Sidecar::spawn(host, &[], bootstrap, mesh).ended()
     }
 
-    fn spawn(host: &Host, bootstrap: &str, mesh: &str) -> Sidecar {
+    /// One that may not come up, with these capabilities.
+    pub fn spawn(host: &Host, capabilities: &[&str], bootstrap: &str, mesh: &str) -> Sidecar {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("mesh.yaml", mesh);
@@ -50,16 +53,24 @@ impl Sidecar {
         );
         // The sidecar's user may not be able to read the folder that the binary was built in.
         let binary = folder.path().join("pillion");
-        fs::copy(pillion(), &binary).unwrap();
+        // By a process of its own: a file that this one has open for writing, even in a child about to run something else, cannot be run.
+        succeed(Command::new("cp").arg(pillion()).arg(&binary));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(folder.path(), Some(UID), Some(UID)).unwrap();
         let output = fs::File::create(folder.path().join("output")).unwrap();
-        let mut command = host.command_as(UID, &binary);
+        let mut command = host.command_with(capabilities, UID, &binary);
         command.args(["proxy", "--config"]);
         command.arg(folder.path().join("sidecar.yaml"));
         forget_our_variables(&mut command);
         let process = Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output));
         Sidecar { process, folder }
+    }
+
+    /// Waits for its end, and returns what it has said.
+    pub fn ended(mut self) -> String {
+        let status = eventually("the sidecar to end", || self.process.exited());
+        assert!(!status.success());
+        self.said()
     }
 
     fn wait_until_ready(&mut self, host: &Host) {

@@ -19,7 +19,9 @@ use environment::Environment;
 
 pub use log::LogSettings;
 pub use registry::{InstanceLimits, RegistryBootstrap, RegistryTls};
-pub use sidecar::{Dns, Drain, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap};
+pub use sidecar::{
+    Dns, Drain, Inbound, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap,
+};
 
 impl SidecarBootstrap {
     /// Reads a file, if there is one, and the environment over it; any that are not ours are passed over.

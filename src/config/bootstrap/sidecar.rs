@@ -10,7 +10,7 @@ use super::log::{LogSettings, log};
 use crate::base::cidr::Cidr;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
-use crate::model::{AppPort, Name};
+use crate::model::{AppPort, InboundMode, Name};
 use crate::telemetry::access_log::{self, Field, Output};
 
 /// `sidecar.yaml`, of a sidecar or a gateway.
@@ -27,7 +27,7 @@ pub struct SidecarBootstrap {
     /// Traffic of the application; None for a gateway.
     pub outbound: Option<Outbound>,
     /// Where traffic to the application is taken; None for a gateway.
-    pub inbound: Option<SocketAddr>,
+    pub inbound: Option<Inbound>,
     pub admin: SocketAddr,
     /// Threads that serve traffic; None is two for a sidecar, and every CPU for a gateway.
     pub workers: Option<usize>,
@@ -70,6 +70,12 @@ pub struct Dns {
     pub address: SocketAddr,
     /// Who is asked for names outside the mesh; empty asks those of `/etc/resolv.conf`.
     pub upstreams: Vec<SocketAddr>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inbound {
+    pub address: SocketAddr,
+    pub mode: InboundMode,
 }
 
 /// What happens to traffic for a destination that no service knows.
@@ -167,14 +173,14 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
         .iter()
         .any(|key| fields.has(key));
     let outbound = fields.optional("outbound", |cursor| cursor.fields(outbound));
-    let inbound = fields.optional("inbound", |cursor| cursor.fields(address));
+    let inbound = fields.optional("inbound", |cursor| cursor.fields(inbound));
     let snapshot = fields.optional("snapshot", |cursor| {
         cursor.fields(|fields| fields.required("path", |c| c.path()))
     });
     let bootstrap = SidecarBootstrap {
         instance: fields.optional("instance", |c| c.name()),
         outbound: sidecar.then(|| outbound.unwrap_or_default()),
-        inbound: sidecar.then_some(inbound.flatten().unwrap_or(defaults::INBOUND_ADDRESS)),
+        inbound: sidecar.then(|| inbound.unwrap_or_default()),
         admin: admin(fields),
         workers: fields.optional("workers", |cursor| cursor.number(1..=defaults::WORKERS_MAX)),
         zone: fields.optional("zone", |c| c.owned_text()),
@@ -227,6 +233,13 @@ fn check(bootstrap: &SidecarBootstrap, fields: &Fields<'_, '_>) {
             "say `intercept: true`, and the application's `service`; then `pillion intercept apply --dns`",
         );
     }
+    let mode = bootstrap.inbound.as_ref().map(|inbound| inbound.mode);
+    if mode == Some(InboundMode::Tproxy) && !bootstrap.intercept {
+        let hint = "say `intercept: true`, and apply rules with `pillion intercept apply --inbound-mode tproxy`";
+        fields
+            .cursor()
+            .error::<()>("`inbound.mode: tproxy` without interception", hint);
+    }
 }
 
 fn dns(fields: &mut Fields<'_, '_>) -> Option<Dns> {
@@ -263,6 +276,15 @@ impl Default for Outbound {
     }
 }
 
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            address: defaults::INBOUND_ADDRESS,
+            mode: InboundMode::default(),
+        }
+    }
+}
+
 fn outbound(fields: &mut Fields<'_, '_>) -> Option<Outbound> {
     let address = fields.optional("address", |c| c.socket_address());
     let passthrough = fields.optional("passthrough", |cursor| {
@@ -274,6 +296,20 @@ fn outbound(fields: &mut Fields<'_, '_>) -> Option<Outbound> {
     Some(Outbound {
         address: address.unwrap_or(defaults::OUTBOUND_ADDRESS),
         passthrough: passthrough.unwrap_or_default(),
+    })
+}
+
+fn inbound(fields: &mut Fields<'_, '_>) -> Option<Inbound> {
+    let address = fields.optional("address", |c| c.socket_address());
+    let mode = fields.optional("mode", |cursor| {
+        cursor.choice(&[
+            ("redirect", InboundMode::Redirect),
+            ("tproxy", InboundMode::Tproxy),
+        ])
+    });
+    Some(Inbound {
+        address: address.unwrap_or(defaults::INBOUND_ADDRESS),
+        mode: mode.unwrap_or_default(),
     })
 }
 

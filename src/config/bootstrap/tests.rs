@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{AppHealth, AppPort, AppProbe, Name};
+use crate::model::{AppHealth, AppPort, AppProbe, InboundMode, Name};
 use crate::telemetry::access_log::Output;
 
 fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -107,6 +107,18 @@ fn the_environment_overrides_the_file_key_by_key() {
     let access_log = read.access_log.unwrap();
     assert_eq!(access_log.output, Output::File(PathBuf::from("conf/a.log")));
     assert_eq!(access_log.sampling, 0.5);
+}
+
+#[test]
+fn inbound_connections_keep_their_addresses_only_with_interception() {
+    let text = "service: cart\nmesh: mesh.yaml\ninbound: {mode: tproxy}\n";
+    let inbound = sidecar(&format!("{text}intercept: true"), &[])
+        .unwrap()
+        .inbound;
+    assert_eq!(inbound.unwrap().mode, InboundMode::Tproxy);
+    assert!(sidecar(text, &[]).is_err());
+    let usual = sidecar("service: cart\nmesh: mesh.yaml", &[]).unwrap();
+    assert_eq!(usual.inbound.unwrap(), Inbound::default());
 }
 
 #[test]

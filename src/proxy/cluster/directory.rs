@@ -399,6 +399,7 @@ mod tests {
             ..endpoint(1)
         };
         let clusters = Clusters::of_sidecar(&Sidecar {
+            inbound_mode: Default::default(),
             outbound: Some("127.0.0.1:15001".parse().unwrap()),
             inbound: None,
             intercept: true,

@@ -117,6 +117,7 @@ impl Attempt<'_> {
         let wanted = Wanted {
             destination: &self.plan.destination,
             endpoint: lease.endpoint(),
+            guise: self.session.guise(),
             http2: self
                 .plan
                 .destination
@@ -290,10 +291,11 @@ impl Attempt<'_> {
             Outcome::Reset
         };
         if upstream.is_reused() {
-            self.session
-                .worker
-                .pool
-                .was_closed_under_us(self.endpoint, Instant::now());
+            self.session.worker.pool.was_closed_under_us(
+                self.endpoint,
+                self.session.guise(),
+                Instant::now(),
+            );
         }
         Failed {
             failure,

@@ -7,7 +7,6 @@ use super::body::Size;
 use super::downstream::Downstream;
 use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use super::undelivered;
-use crate::proxy::entry::Role;
 use crate::proxy::failure::Failure;
 use crate::proxy::session::Session;
 
@@ -20,7 +19,7 @@ pub async fn refuse(
 ) -> Result<u64, Cut> {
     let answer = failure.answer();
     let mut head = ResponseHead::new(answer.status);
-    if session.entry.role == Role::Inbound {
+    if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
     }
     let proxy_status = format!(

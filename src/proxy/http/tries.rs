@@ -19,7 +19,6 @@ use super::head::{Known, RequestHead, ResponseHead};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
 use crate::proxy::cluster::{Lease, Outcome, PickError};
-use crate::proxy::entry::Role;
 use crate::proxy::failure::Failure;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
@@ -63,7 +62,7 @@ pub async fn run<D: Downstream>(
         let next = match result.await? {
             Ok((upstream, request)) => {
                 let undelivered = undelivered::take(&mut scratch.response)
-                    .filter(|_| session.entry.role != Role::Inbound);
+                    .filter(|_| !session.entry.role.is_inbound());
                 let Some(next) = tries.answered(scratch, undelivered, exchange) else {
                     return Ok(Answered {
                         upstream,

@@ -149,7 +149,11 @@ pub async fn open(
         exchange.attempts += 1;
         exchange.tried.push(lease.endpoint().id);
         exchange.endpoint = Some(lease.endpoint().address);
-        match worker.pool.connect_raw(destination, lease.endpoint()).await {
+        let connected = worker
+            .pool
+            .connect_raw(destination, lease.endpoint(), session.guise())
+            .await;
+        match connected {
             Ok((stream, permit)) => return Ok((stream, permit, lease)),
             Err(failure) => {
                 lease.settle(

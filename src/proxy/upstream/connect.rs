@@ -1,7 +1,7 @@
 //! A new connection to an endpoint: TCP, and TLS where the service says so.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -10,6 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::base::net::{self, Stream};
 use crate::identity::explain;
+use crate::intercept::APPLICATION_MARK;
 use crate::proxy::destination::Handshake;
 use crate::proxy::failure::ConnectError;
 
@@ -19,13 +20,35 @@ pub struct Connected {
     pub negotiated_http2: Option<bool>,
 }
 
+/// In whose name an application is called whose connection kept its addresses on the way here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Guise {
+    /// The address that the application is to see.
+    pub client: IpAddr,
+    /// What the client dialled, an address of this host.
+    pub host: IpAddr,
+}
+
+impl Guise {
+    /// Where to connect for an application at this address; None where the client's address is of another family.
+    fn target(&self, address: SocketAddr) -> Option<SocketAddr> {
+        // What listens on loopback could not answer to an address outside, so the application is called as the client called it.
+        let ip = match address.ip().is_loopback() {
+            true => self.host,
+            false => address.ip(),
+        };
+        (ip.is_ipv4() == self.client.is_ipv4()).then(|| SocketAddr::new(ip, address.port()))
+    }
+}
+
 /// Connects within `limit`; the handshake, if there is one, gets the same again.
 pub async fn connect(
     address: SocketAddr,
+    guise: Option<Guise>,
     handshake: Option<Handshake>,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    let tcp = match timeout(limit, TcpStream::connect(address)).await {
+    let tcp = match timeout(limit, open(address, guise)).await {
         Ok(Ok(tcp)) => tcp,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(ConnectError::Refused);
@@ -56,5 +79,39 @@ pub async fn connect(
             explain(&error).map_or_else(|| error.to_string(), Into::into),
         )),
         Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn open(address: SocketAddr, guise: Option<Guise>) -> io::Result<TcpStream> {
+    let Some(guise) = guise else {
+        return TcpStream::connect(address).await;
+    };
+    match guise.target(address) {
+        Some(target) => net::connect_from(guise.client, APPLICATION_MARK, target).await,
+        None => TcpStream::connect(address).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_on_loopback_is_called_as_its_client_called_it() {
+        let guise = |client: &str, host: &str| Guise {
+            client: client.parse().unwrap(),
+            host: host.parse().unwrap(),
+        };
+        let table = [
+            ("10.0.0.1", "10.0.0.2", "127.0.0.1:80", Some("10.0.0.2:80")),
+            ("fd00::1", "fd00::2", "127.0.0.1:80", Some("[fd00::2]:80")),
+            ("10.0.0.1", "10.0.0.2", "10.0.0.3:80", Some("10.0.0.3:80")),
+            ("fd00::1", "fd00::2", "10.0.0.3:80", None),
+        ];
+        for (client, host, application, target) in table {
+            let target = target.map(|target| target.parse().unwrap());
+            let found = guise(client, host).target(application.parse().unwrap());
+            assert_eq!(found, target, "{client} {application}");
+        }
     }
 }

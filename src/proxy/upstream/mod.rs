@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-pub use connect::{Connected, connect};
+pub use connect::{Connected, Guise, connect};
 pub use pool::{OpenError, Pool, Wanted};
 
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
 
-use super::cluster::{Cluster, ConnectionPermit, EndpointId};
+use super::cluster::{Cluster, ConnectionPermit};
 use super::http::body::{Cut, Sink, Size, Source};
 use super::http::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use super::http1::codec::{self, Framing, Limits};
@@ -31,7 +31,7 @@ pub struct Http1 {
     conn: Box<Conn>,
     permit: ConnectionPermit,
     cluster: Arc<Cluster>,
-    endpoint: EndpointId,
+    key: pool::Key,
     /// It has carried a request before, so its peer may be closing it right now.
     pub reused: bool,
     answered: bool,

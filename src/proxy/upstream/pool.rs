@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use tokio::time::Instant;
 
-use super::{Connected, Http1, Upstream, connect};
+use super::{Connected, Guise, Http1, Upstream, connect};
 use crate::base::net::Stream;
 use crate::model::Protocol;
 use crate::proxy::cluster::{ConnectionPermit, Endpoint, EndpointId, Overflow};
@@ -57,7 +57,14 @@ pub enum OpenError {
 
 #[derive(Default)]
 pub struct Pool {
-    slots: RefCell<HashMap<EndpointId, Slot, foldhash::fast::RandomState>>,
+    slots: RefCell<HashMap<Key, Slot, foldhash::fast::RandomState>>,
+}
+
+/// Whose connections may carry each other's requests: those to one endpoint in one name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    endpoint: EndpointId,
+    guise: Option<Guise>,
 }
 
 #[derive(Default)]
@@ -88,11 +95,22 @@ type Connecting = Shared<LocalBoxFuture<'static, Result<Option<Connection>, Open
 pub struct Wanted<'a> {
     pub destination: &'a Destination,
     pub endpoint: &'a Arc<Endpoint>,
+    /// In whose name.
+    pub guise: Option<Guise>,
     pub http2: bool,
     /// A new connection is needed: the request must not be sent twice, or a reused one just failed.
     pub fresh: bool,
     /// The request may be sent again if a reused connection turns out closed.
     pub replayable: bool,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> Key {
+        Key {
+            endpoint: self.endpoint.id,
+            guise: self.guise,
+        }
+    }
 }
 
 impl Pool {
@@ -129,7 +147,7 @@ impl Pool {
             let known_http1 = self
                 .slots
                 .borrow()
-                .get(&wanted.endpoint.id)
+                .get(&wanted.key())
                 .is_some_and(|slot| slot.negotiated_http1);
             return wanted.destination.protocol != Some(Protocol::Http) && !known_http1;
         }
@@ -139,7 +157,7 @@ impl Pool {
     /// The newest idle connection that is still open and young enough.
     fn checkout(&self, wanted: &Wanted<'_>, now: Instant, settings: &Settings) -> Option<Http1> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&wanted.endpoint.id)?;
+        let slot = slots.get_mut(&wanted.key())?;
         if wanted.fresh || !(wanted.replayable || slot.is_trusted(now)) {
             return None;
         }
@@ -159,7 +177,7 @@ impl Pool {
                     conn: idle.conn,
                     permit: idle.permit,
                     cluster: wanted.destination.cluster.clone(),
-                    endpoint: wanted.endpoint.id,
+                    key: wanted.key(),
                     reused: true,
                     answered: false,
                     keep_alive: false,
@@ -173,17 +191,19 @@ impl Pool {
 
     async fn connect_http1(&self, wanted: &Wanted<'_>) -> Result<Http1, OpenError> {
         let destination = wanted.destination;
-        let permit = self.permit(destination, wanted.endpoint).await?;
+        let permit = self
+            .permit(destination, wanted.endpoint, wanted.guise)
+            .await?;
         let handshake =
             handshake(destination, wanted.endpoint, true).map_err(OpenError::Connect)?;
-        let connected = dial(destination, wanted.endpoint, handshake)
+        let connected = dial(destination, wanted.endpoint, wanted.guise, handshake)
             .await
             .map_err(OpenError::Connect)?;
         Ok(Http1 {
             conn: Box::new(Conn::new(connected.stream)),
             permit,
             cluster: wanted.destination.cluster.clone(),
-            endpoint: wanted.endpoint.id,
+            key: wanted.key(),
             reused: false,
             answered: false,
             keep_alive: false,
@@ -196,19 +216,20 @@ impl Pool {
         &self,
         destination: &Destination,
         endpoint: &Arc<Endpoint>,
+        guise: Option<Guise>,
     ) -> Result<(Stream, ConnectionPermit), Failure> {
-        let permit = self
-            .permit(destination, endpoint)
-            .await
-            .map_err(|error| match error {
-                OpenError::Overflow(limit) => Failure::Overflow {
-                    cluster: destination.label.to_string(),
-                    limit,
-                },
-                _ => Failure::NoBackend,
-            })?;
+        let permit =
+            self.permit(destination, endpoint, guise)
+                .await
+                .map_err(|error| match error {
+                    OpenError::Overflow(limit) => Failure::Overflow {
+                        cluster: destination.label.to_string(),
+                        limit,
+                    },
+                    _ => Failure::NoBackend,
+                })?;
         let connected = match handshake(destination, endpoint, true) {
-            Ok(handshake) => dial(destination, endpoint, handshake).await,
+            Ok(handshake) => dial(destination, endpoint, guise, handshake).await,
             Err(error) => Err(error),
         };
         match connected {
@@ -226,10 +247,11 @@ impl Pool {
         &self,
         destination: &Destination,
         endpoint: &Arc<Endpoint>,
+        guise: Option<Guise>,
     ) -> Result<ConnectionPermit, OpenError> {
         let cluster = &destination.cluster;
         let mut tried = cluster.try_connection(endpoint);
-        if tried.is_err() && self.reclaim(destination) {
+        if tried.is_err() && self.reclaim(destination, guise) {
             tried = cluster.try_connection(endpoint);
         }
         let waited = match tried {
@@ -241,26 +263,33 @@ impl Pool {
             .map_err(|overflow| OpenError::Overflow(overflow.limit()))
     }
 
-    /// Closes the oldest idle connection to any endpoint of the cluster.
-    fn reclaim(&self, destination: &Destination) -> bool {
+    /// Closes the oldest idle connection to any endpoint of the cluster, in whatever name.
+    fn reclaim(&self, destination: &Destination, guise: Option<Guise>) -> bool {
         let mut slots = self.slots.borrow_mut();
-        for endpoint in &destination.cluster.endpoints().endpoints {
-            if let Some(slot) = slots
-                .get_mut(&endpoint.id)
-                .filter(|slot| !slot.idle.is_empty())
-            {
-                slot.idle.remove(0);
-                return true;
-            }
+        let endpoints = &destination.cluster.endpoints().endpoints;
+        let own = |endpoint: &Arc<Endpoint>| Key {
+            endpoint: endpoint.id,
+            guise,
+        };
+        if endpoints
+            .iter()
+            .any(|endpoint| has_closed_one(slots.get_mut(&own(endpoint))))
+        {
+            return true;
         }
-        false
+        // Where connections are kept apart by names, those of others are in the way too.
+        guise.is_some()
+            && slots
+                .iter_mut()
+                .filter(|(key, _)| endpoints.iter().any(|endpoint| endpoint.id == key.endpoint))
+                .any(|(_, slot)| has_closed_one(Some(slot)))
     }
 
     /// The shared HTTP/2 connection, opened once however many requests want it. `None`: the endpoint chose HTTP/1.1.
     async fn http2(self: &Rc<Self>, wanted: &Wanted<'_>) -> Result<Option<Connection>, OpenError> {
         let connecting = {
             let mut slots = self.slots.borrow_mut();
-            let slot = slots.entry(wanted.endpoint.id).or_default();
+            let slot = slots.entry(wanted.key()).or_default();
             slot.http2.retain(|connection| !connection.is_closed());
             if let Some(connection) = slot.http2.iter().find(|connection| connection.has_room()) {
                 return Ok(Some(connection.clone()));
@@ -290,12 +319,13 @@ impl Pool {
         wanted: &Wanted<'_>,
     ) -> impl Future<Output = Result<Option<Connection>, OpenError>> + 'static {
         let (destination, endpoint) = (wanted.destination.clone(), wanted.endpoint.clone());
+        let key = wanted.key();
         async move {
             let opened = async {
-                let permit = self.permit(&destination, &endpoint).await?;
+                let permit = self.permit(&destination, &endpoint, key.guise).await?;
                 let handshake =
                     handshake(&destination, &endpoint, false).map_err(OpenError::Connect)?;
-                let connected = dial(&destination, &endpoint, handshake)
+                let connected = dial(&destination, &endpoint, key.guise, handshake)
                     .await
                     .map_err(OpenError::Connect)?;
                 if destination.is_tls() && connected.negotiated_http2 != Some(true) {
@@ -308,7 +338,7 @@ impl Pool {
             }
             .await;
             let mut slots = self.slots.borrow_mut();
-            let slot = slots.entry(endpoint.id).or_default();
+            let slot = slots.entry(key).or_default();
             slot.connecting = None;
             match &opened {
                 Ok(Some(connection)) => slot.http2.push(connection.clone()),
@@ -330,7 +360,7 @@ impl Pool {
             return;
         }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(http1.endpoint).or_default();
+        let slot = slots.entry(http1.key).or_default();
         let now = Instant::now();
         slot.answered(now);
         if let Some(timeout) = http1.keep_alive_timeout {
@@ -348,17 +378,18 @@ impl Pool {
     }
 
     /// A reused connection was closed as a request went out on it.
-    pub fn was_closed_under_us(&self, endpoint: EndpointId, now: Instant) {
+    pub fn was_closed_under_us(&self, endpoint: EndpointId, guise: Option<Guise>, now: Instant) {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(endpoint).or_default();
+        let slot = slots.entry(Key { endpoint, guise }).or_default();
         slot.trusted_at = Some(now + DISTRUST);
     }
 
     /// Lets go of what is closed or too old; called each second.
     pub fn sweep(&self, now: Instant, settings: &Settings) {
-        self.slots.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|key, slot| {
             slot.sweep(now, settings);
-            !slot.is_empty(now)
+            // There can be more clients than are worth remembering.
+            !(slot.is_empty(now) || key.guise.is_some() && slot.has_no_connection())
         });
     }
 
@@ -426,13 +457,26 @@ impl Slot {
         !self.is_unknown(now) && self.trusted_at.is_some_and(|at| at <= now)
     }
 
+    fn has_no_connection(&self) -> bool {
+        self.idle.is_empty() && self.http2.is_empty() && self.connecting.is_none()
+    }
+
     fn is_empty(&self, now: Instant) -> bool {
         let last = self.answered_at.max(self.trusted_at);
-        self.idle.is_empty()
-            && self.http2.is_empty()
-            && self.connecting.is_none()
+        self.has_no_connection()
             && !self.negotiated_http1
             && last.is_none_or(|last| now.saturating_duration_since(last) > FORGET)
+    }
+}
+
+/// Closes the oldest idle connection, if there is one.
+fn has_closed_one(slot: Option<&mut Slot>) -> bool {
+    match slot.filter(|slot| !slot.idle.is_empty()) {
+        Some(slot) => {
+            slot.idle.remove(0);
+            true
+        }
+        None => false,
     }
 }
 
@@ -452,9 +496,11 @@ fn is_open(conn: &mut Conn) -> bool {
 async fn dial(
     destination: &Destination,
     endpoint: &Endpoint,
+    guise: Option<Guise>,
     handshake: Option<Handshake>,
 ) -> Result<Connected, ConnectError> {
-    let connected = connect(endpoint.address, handshake, destination.connect_timeout).await;
+    let limit = destination.connect_timeout;
+    let connected = connect(endpoint.address, guise, handshake, limit).await;
     match &connected {
         Ok(_) => destination.series.connects.increment(),
         Err(_) => destination.series.connect_failures.increment(),
