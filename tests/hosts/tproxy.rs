@@ -165,8 +165,10 @@ fn live_connections_outlast_applying_replacing_and_removing() {
     }
     let pair = Pair::new();
     greeter(&pair.server, 2525);
+    // Only the greeter listens, at a port of no service.
+    let shop = SHOP.replace("port: 8080}", "port: 8080, health: none}");
     for way in WAYS {
-        let _shop = Sidecar::start_with(&pair.server, &["net_raw"], SHOP, MESH);
+        let _shop = Sidecar::start_with(&pair.server, &["net_raw"], &shop, MESH);
         for (client, server) in CLIENT.into_iter().zip(SERVER) {
             let hello = format!("hello {client}");
             let (mut direct, _) = greeted(&pair.client, server, 2525).unwrap();
