@@ -47,9 +47,10 @@ fn pair() -> Pair {
 fn dig(host: &Host, words: &str) -> String {
     let mut command = host.command("dig");
     command.args(["+short", "+time=10", "+tries=1"]);
-    succeed(command.args(words.split_whitespace()))
-        .trim()
-        .to_owned()
+    let said = succeed(command.args(words.split_whitespace()));
+    // A try that was not answered is a comment before the answer to the next one.
+    let answers: Vec<&str> = said.lines().filter(|line| !line.starts_with(';')).collect();
+    answers.join("\n")
 }
 
 /// The status and the flags that `dig` shows.
