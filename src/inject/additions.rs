@@ -15,6 +15,9 @@ pub(super) const SIDECAR: &str = "pillion-sidecar";
 pub(super) const STATE_VOLUME: &str = "pillion-state";
 pub(super) const REGISTRY_VOLUME: &str = "pillion-registry";
 
+/// Characters in the name of a volume (a DNS label, RFC 1123).
+const VOLUME_NAME_MAX: usize = 63;
+
 /// The user that the image runs as, whose traffic the rules leave alone.
 const PROXY_ID: u32 = 1337;
 const STATE_FOLDER: &str = "/var/lib/pillion";
@@ -140,7 +143,7 @@ struct SeccompProfile {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Mount {
-    name: &'static str,
+    name: String,
     mount_path: &'static str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     read_only: bool,
@@ -149,7 +152,7 @@ struct Mount {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
-    name: &'static str,
+    name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     empty_dir: Option<EmptyDir>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +175,7 @@ pub fn additions(settings: &Settings, wishes: &Wishes) -> Result<Additions, Wish
     Ok(Additions {
         intercept: intercept(settings, wishes),
         sidecar,
-        volumes: volumes(settings),
+        volumes: volumes(settings, wishes),
     })
 }
 
@@ -257,7 +260,7 @@ fn sidecar(settings: &Settings, wishes: &Wishes) -> Container {
             &settings.memory_limit,
         ),
         security_context: security(PROXY_ID, Vec::new()),
-        volume_mounts: mounts(settings),
+        volume_mounts: mounts(settings, wishes),
     }
 }
 
@@ -355,14 +358,26 @@ fn milliseconds(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
 
-fn volumes(settings: &Settings) -> Vec<Volume> {
+/// podman gives all pods one volume of a name, and a snapshot belongs to one sidecar.
+fn state_volume(settings: &Settings, wishes: &Wishes) -> String {
+    match settings.style {
+        Style::Native => STATE_VOLUME.to_owned(),
+        Style::Plain => {
+            let name = format!("{STATE_VOLUME}-{}", wishes.service);
+            let fits: String = name.chars().take(VOLUME_NAME_MAX).collect();
+            fits.trim_end_matches('-').to_owned()
+        }
+    }
+}
+
+fn volumes(settings: &Settings, wishes: &Wishes) -> Vec<Volume> {
     let state = Volume {
-        name: STATE_VOLUME,
+        name: state_volume(settings, wishes),
         empty_dir: Some(EmptyDir {}),
         secret: None,
     };
     let secret = |name: &String| Volume {
-        name: REGISTRY_VOLUME,
+        name: REGISTRY_VOLUME.to_owned(),
         empty_dir: None,
         secret: Some(SecretVolume {
             secret_name: name.clone(),
@@ -373,14 +388,14 @@ fn volumes(settings: &Settings) -> Vec<Volume> {
         .collect()
 }
 
-fn mounts(settings: &Settings) -> Vec<Mount> {
+fn mounts(settings: &Settings, wishes: &Wishes) -> Vec<Mount> {
     let state = Mount {
-        name: STATE_VOLUME,
+        name: state_volume(settings, wishes),
         mount_path: STATE_FOLDER,
         read_only: false,
     };
     let secret = settings.registry_secret.is_some().then_some(Mount {
-        name: REGISTRY_VOLUME,
+        name: REGISTRY_VOLUME.to_owned(),
         mount_path: REGISTRY_FOLDER,
         read_only: true,
     });

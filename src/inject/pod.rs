@@ -90,9 +90,12 @@ fn left(pod: &Value) -> Result<Option<Left>, WishError> {
 
 /// Takes out what an earlier injection put in, in whichever style.
 fn remove_ours(pod: &mut Value) {
-    remove_named(pod, "initContainers", &[INTERCEPT, SIDECAR]);
-    remove_named(pod, "containers", &[INTERCEPT, SIDECAR]);
-    remove_named(pod, "volumes", &[STATE_VOLUME, REGISTRY_VOLUME]);
+    let is_container = |name: &str| [INTERCEPT, SIDECAR].contains(&name);
+    remove_named(pod, "initContainers", is_container);
+    remove_named(pod, "containers", is_container);
+    // In the plain style the state's name goes on with the service's.
+    let is_volume = |name: &str| name.starts_with(STATE_VOLUME) || name == REGISTRY_VOLUME;
+    remove_named(pod, "volumes", is_volume);
 }
 
 /// Annotates the object around a pod, or takes that back: podman reads it there, and without it waits for the init container to be gone.
@@ -117,14 +120,14 @@ fn remove_annotation(object: &mut Value, key: &str) {
 }
 
 /// Takes items of these names out of a list of the pod's `spec`, and an empty list with them.
-fn remove_named(pod: &mut Value, list: &str, names: &[&str]) {
+fn remove_named(pod: &mut Value, list: &str, is_ours: impl Fn(&str) -> bool) {
     let spec = pod.get_mut("spec").and_then(Value::as_mapping_mut);
     let Some(spec) = spec else { return };
     let Some(items) = spec.get_mut(list).and_then(Value::as_sequence_mut) else {
         return;
     };
     let before = items.len();
-    items.retain(|item| text_at(item, &["name"]).is_none_or(|name| !names.contains(&name)));
+    items.retain(|item| text_at(item, &["name"]).is_none_or(|name| !is_ours(name)));
     if items.is_empty() && before > 0 {
         spec.shift_remove(list);
     }

@@ -110,6 +110,17 @@ fn a_plain_sidecar_has_neither_a_restart_policy_nor_probes() {
 }
 
 #[test]
+fn plain_sidecars_of_two_services_have_two_volumes_and_a_name_is_never_too_long() {
+    let volume = |service: &str| {
+        let app = APP.replace("labels: {app: shop,", &format!("labels: {{app: {service},"));
+        let template = template(&injected(&app, Style::Plain));
+        names(&template["spec"]["volumes"])[1].to_owned()
+    };
+    assert_eq!(volume("cart"), "pillion-state-cart");
+    assert_eq!(volume(&"c".repeat(63)).len(), 63);
+}
+
+#[test]
 fn injecting_again_changes_nothing_and_the_other_style_replaces_the_first() {
     for style in [Style::Native, Style::Plain] {
         let once = injected(APP, style);

@@ -180,6 +180,15 @@ pub fn build_images() {
     succeed(engine.docker().args(["image", "prune", "--force"]));
 }
 
+/// The archive of these images, for an engine of another kind.
+pub fn save_images(tags: &[&str]) -> PathBuf {
+    let archive = folder().join("images.tar");
+    let engine = Engine::for_builds();
+    let mut save = engine.docker();
+    succeed(save.arg("save").arg("--output").arg(&archive).args(tags));
+    archive
+}
+
 /// Images and what they are made of stay here between runs.
 fn folder() -> PathBuf {
     top().join("target/hosts")

@@ -10,6 +10,8 @@ mod languages;
 mod machine;
 mod names;
 mod namespace;
+mod podman;
+mod pods;
 mod process;
 mod rules;
 mod sidecar;
