@@ -29,8 +29,9 @@ impl Podman {
             .prefix("podman-")
             .tempdir_in(top().join("target/hosts"))
             .unwrap();
-        // The defaults ask for more open files than a container of a container may have.
-        let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\"]\n";
+        // The defaults ask for more than a machine that is a container itself may have.
+        let settings =
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
         fs::write(folder.path().join("containers.conf"), settings).unwrap();
         let podman = Podman {
             network: Host::new("podman"),

@@ -1,9 +1,10 @@
 //! Pods of the manifests that are shipped, on a real pod engine.
 
 use crate::engine::{self, build_images, save_images};
-use crate::machine::{pillion, ready};
+use crate::machine::ready;
 use crate::podman::{self, Podman};
-use crate::process::{Process, eventually, succeed};
+use crate::process::{eventually, succeed};
+use crate::sidecar::Registry;
 
 const IMAGES: [&str; 3] = ["pillion", "pillion-init", "pillion-example"];
 const MANIFEST: &str = "docker/kubernetes/app-plain.yaml";
@@ -15,11 +16,7 @@ fn pods_of_the_manifest_call_each_other_through_the_sidecars_of_both_sides() {
     }
     build_images();
     let podman = Podman::with_images(&save_images(&IMAGES), &IMAGES);
-    let data = tempfile::tempdir().unwrap();
-    let mut registry = podman.network().command(pillion());
-    registry.env("PILLION_INSECURE", "true");
-    registry.args(["registry", "--address", "0.0.0.0:15010", "--data"]);
-    let _registry = Process::spawn(registry.arg(data.path()));
+    let _registry = Registry::start(podman.network());
     podman.network().wait_for_listener(15010);
 
     succeed(podman.command().args(["kube", "play", MANIFEST]));
@@ -28,11 +25,11 @@ fn pods_of_the_manifest_call_each_other_through_the_sidecars_of_both_sides() {
         // podman has no Services, so the name gets an address that leads nowhere; the sidecar goes by the name.
         let resolve = ["--resolve", "shop:80:192.0.2.9", &url];
         let curl = ["curl", "-sS", "--fail", "--max-time", "5"];
-        podman.exec("client-pod-client", &[&curl[..], &resolve].concat())
+        podman.exec("client-pod-0-client", &[&curl[..], &resolve].concat())
     };
     let answer = eventually("the shop's pod to answer the client's", || call("/"));
     assert!(answer.contains("Hello from the shop"), "{answer}");
-    for sidecar in ["client-pod-pillion-sidecar", "shop-pod-pillion-sidecar"] {
+    for sidecar in ["client-pod-0-pillion-sidecar", "shop-pod-0-pillion-sidecar"] {
         eventually(&format!("{sidecar} to log the request"), || {
             podman
                 .logs(sidecar)
