@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,15 @@ use crate::telemetry::metrics::{Counter, Gauge, Registry};
 const TICK: Duration = Duration::from_secs(1);
 /// By then everything that only the start needs has run.
 const SETTLED: Duration = Duration::from_secs(3);
+/// Where a registry has told nothing until then, and nothing is on disk, traffic is taken without: to destinations that are not of
+/// the mesh it goes as it would.
+const OPEN_AT_LATEST: Duration = Duration::from_secs(2);
+/// How often is looked until then.
+const OPEN_POLL: Duration = Duration::from_millis(5);
+/// What others had begun to open when they heard that we leave arrives within this.
+const LAST_ARRIVALS: Duration = Duration::from_secs(1);
+/// The share of the drain's time in which the application beside us may open connections; the rest is for what is on them.
+const OUTBOUND_SHARE: f64 = 0.75;
 /// How often the last connections are counted while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -115,6 +125,9 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         }
     }
     let mut changes = process.discover(&bootstrap)?;
+    if process.discovery.is_none() {
+        process.open()?;
+    }
     let admin = TcpListener::bind(bootstrap.admin)
         .await
         .map_err(|error| StartError::Admin {
@@ -171,6 +184,8 @@ struct Status {
     problems: Mutex<Vec<Problem>>,
     refused: Mutex<bool>,
     not_listening: Mutex<Vec<String>>,
+    /// Traffic is taken.
+    is_open: AtomicBool,
     drain: Notify,
     revision: Gauge,
     rejected: Counter,
@@ -183,6 +198,7 @@ impl Status {
             problems: Mutex::default(),
             refused: Mutex::new(false),
             not_listening: Mutex::default(),
+            is_open: AtomicBool::default(),
             drain: Notify::new(),
             revision: metrics.gauge(
                 "pillion_config_revision",
@@ -292,9 +308,31 @@ impl Process {
                 .collect();
         }
         let (discovery, changes) = Discovery::start(settings)?;
-        discovery.announce(self.application.state());
         self.discovery = Some(discovery);
         Ok(Some(changes))
+    }
+
+    /// Takes traffic from now on, and says so to the registry.
+    fn open(&mut self) -> Result<(), StartError> {
+        self.plane.open()?;
+        self.status.is_open.store(true, Ordering::Relaxed);
+        self.announce();
+        Ok(())
+    }
+
+    /// Whether what there is to know when we start is in effect: traffic that came before would be taken for a stranger's.
+    fn is_informed(&self) -> bool {
+        let status = self.discovery.as_ref().map(Discovery::status);
+        status.is_none_or(|status| status.is_in_effect())
+    }
+
+    /// Tells the registry how the application is, once others may come to it.
+    fn announce(&self) {
+        if let Some(discovery) = &self.discovery
+            && self.plane.is_open()
+        {
+            discovery.announce(self.application.state());
+        }
     }
 
     /// How discovery stands, as gauges.
@@ -357,6 +395,8 @@ impl Process {
             .map(|path| Watch::start(vec![path]))
             .transpose()?;
         let mut tick = tokio::time::interval(TICK);
+        let mut looks = tokio::time::interval(OPEN_POLL);
+        let open_at_latest = Instant::now() + OPEN_AT_LATEST;
         let mut settled = std::pin::pin!(tokio::time::sleep(SETTLED));
         let mut started = true;
         let status = self.status.clone();
@@ -373,9 +413,10 @@ impl Process {
                     self.reload_files();
                 }
                 change = next_change(changes) => self.follow(change),
-                () = self.application.changed() => {
-                    if let Some(discovery) = &self.discovery {
-                        discovery.announce(self.application.state());
+                () = self.application.changed() => self.announce(),
+                _ = looks.tick(), if !self.plane.is_open() => {
+                    if self.is_informed() || Instant::now() >= open_at_latest {
+                        self.open()?;
                     }
                 }
                 () = &mut settled, if started => {
@@ -438,11 +479,7 @@ impl Process {
             }
             discovery.stop().await;
         }
-        self.plane.drain();
-        let deadline = Instant::now() + bootstrap.drain.timeout;
-        while self.plane.connections() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
+        self.drain(bootstrap.drain.timeout).await;
         let left = self.plane.connections();
         if left > 0 {
             tracing::warn!(
@@ -451,6 +488,32 @@ impl Process {
             );
         }
         tracing::info!("Stopped");
+    }
+
+    /// Ends what is under way within this time. Others have somewhere else to go, and are not taken in any more; the application
+    /// beside us has not, and is served until nothing is left of what there was.
+    async fn drain(&self, timeout: Duration) {
+        let plane = &self.plane;
+        let began = Instant::now();
+        plane.drain();
+        until(began + timeout.min(LAST_ARRIVALS), || {
+            plane.connections() == 0
+        })
+        .await;
+        plane.close_to_others();
+        until(began + timeout.mul_f64(OUTBOUND_SHARE), || {
+            plane.connections_before_drain() == 0
+        })
+        .await;
+        plane.close();
+        until(began + timeout, || plane.is_done()).await;
+    }
+}
+
+/// Waits until it is so, or the deadline.
+async fn until(deadline: Instant, is_so: impl Fn() -> bool) {
+    while !is_so() && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_POLL).await;
     }
 }
 
@@ -462,6 +525,9 @@ fn started(
     move || {
         let mut reasons = lock(&status.not_listening).clone();
         reasons.extend(discovery.as_ref().and_then(|status| status().not_ready()));
+        if reasons.is_empty() && !status.is_open.load(Ordering::Relaxed) {
+            reasons.push("what the registry has said is being put into effect".to_owned());
+        }
         reasons
     }
 }

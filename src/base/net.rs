@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsStream;
 
 /// Connections that wait in the kernel for `accept`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 /// Idle time before the first keep-alive probe, and between probes, of tunnels and long-lived streams.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -117,11 +117,6 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A listening socket that several workers may share the address of (`SO_REUSEPORT`); `[::]` takes IPv4 too.
-pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    listen_with(address, Listening::default())
-}
-
 /// How a listening socket differs from the usual.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Listening {
@@ -131,7 +126,7 @@ pub struct Listening {
     pub transparent: bool,
 }
 
-/// Fails when somebody listens there already, whom [`listen`] would share the address with.
+/// Fails when somebody has this address already, whom [`Bound::new`] would share it with.
 pub fn expect_free(address: SocketAddr) -> io::Result<()> {
     let socket = reusable(address)?;
     if address.is_ipv6() {
@@ -158,8 +153,22 @@ pub fn means_no_ipv6(error: &io::Error) -> bool {
     )
 }
 
-/// [`listen`] with a difference.
-pub fn listen_with(address: SocketAddr, listening: Listening) -> io::Result<std::net::TcpListener> {
+/// A socket that has its address, and that nobody can connect to yet.
+pub struct Bound(Socket);
+
+impl Bound {
+    /// Several workers may share the address (`SO_REUSEPORT`); `[::]` takes IPv4 too.
+    pub fn new(address: SocketAddr, listening: Listening) -> io::Result<Bound> {
+        bind(address, listening).map(Bound)
+    }
+
+    pub fn listen(self) -> io::Result<std::net::TcpListener> {
+        self.0.listen(BACKLOG)?;
+        Ok(self.0.into())
+    }
+}
+
+fn bind(address: SocketAddr, listening: Listening) -> io::Result<Socket> {
     let socket = reusable(address)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
@@ -174,8 +183,7 @@ pub fn listen_with(address: SocketAddr, listening: Listening) -> io::Result<std:
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A socket that may be bound although old connections of its address are still ending.

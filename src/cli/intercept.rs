@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::base::cidr::Cidr;
 use crate::intercept::{
-    self, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State,
+    self, Inbound, InterceptError, Interface, Outbound, PortRange, Removal, Rules, State, WhileAway,
 };
 use crate::model::InboundMode;
 
@@ -34,6 +34,9 @@ enum Action {
     /// Redirect connections to the sidecar, replacing earlier rules in one step
     #[command(
         after_help = "Examples:\n  pillion intercept apply --uid 1337\n  pillion intercept apply --inbound-mode tproxy\n\n\
+        While a sidecar is started again, connections and name queries of its application wait for it (--while-away hold): the kernel \
+        sends the first packet of a connection again after 1, 2, 3 and more seconds, a resolver its query after about 5. Connections \
+        that arrive are refused meanwhile, so that their clients go elsewhere.\n\n\
         With --inbound-mode tproxy the application sees its clients' addresses. The sidecar then says `inbound: {mode: tproxy}` and \
         needs the capability NET_RAW; this command needs the program ip, and uses the marks 0x539 and 0x53a and the routing table 133.\n\n\
         Exit code 0 when the rules are in place, also when they already were; 1 when nothing was changed, with the reason."
@@ -114,6 +117,10 @@ struct Choices {
     /// The sidecar's name server, `dns.address` of its bootstrap file
     #[arg(long, default_value_t = 15053, value_parser = port(), requires = "dns")]
     dns_port: u16,
+
+    /// What the application gets while no sidecar listens: its connections and name queries wait for one, or are refused at once
+    #[arg(long, value_enum, default_value_t = Away::Hold)]
+    while_away: Away,
 
     /// How arriving connections are taken: with their addresses translated, or kept so that the application sees its clients'
     #[arg(long, value_enum, default_value_t = Mode::Redirect)]
@@ -203,6 +210,12 @@ enum Direction {
 enum Mode {
     Redirect,
     Tproxy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Away {
+    Hold,
+    Refuse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -347,6 +360,10 @@ impl Choices {
         let outbound = (self.direction != Direction::Inbound).then(|| Outbound {
             port: self.outbound_port,
             dns: self.dns.then_some(self.dns_port),
+            while_away: match self.while_away {
+                Away::Hold => WhileAway::Hold,
+                Away::Refuse => WhileAway::Refuse,
+            },
             ports_excluded: self.exclude_outbound_ports.clone(),
             ports_included: self.include_outbound_ports.clone(),
             networks_excluded: self.exclude_outbound_cidrs.clone(),

@@ -40,6 +40,12 @@ pub enum Source {
 }
 
 impl Status {
+    /// Whether all is in effect that has come so far, and that is something.
+    pub fn is_in_effect(&self) -> bool {
+        let is_applied = self.applied_revision >= self.revision || self.rejected.is_some();
+        self.source != Source::Nothing && is_applied
+    }
+
     /// Why this sidecar cannot serve what the registry knows; nothing once it has any state.
     pub fn not_ready(&self) -> Option<String> {
         match (self.source, &self.last_error) {

@@ -109,12 +109,12 @@ fn how_to_install(program: &str) -> String {
 fn kernel_parts(program: &str) -> &'static str {
     match program {
         "nft" => {
-            "nf_tables with NAT for this family (modules nf_tables, nft_chain_nat, nft_redir, nft_fib_inet; for tproxy nft_tproxy and nft_socket)"
+            "nf_tables with NAT for this family (modules nf_tables, nft_chain_nat, nft_redir, nft_fib_inet, nft_socket, which `--while-away refuse` does without; for tproxy nft_tproxy)"
         }
         "ip" => "policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)",
         _ => {
-            "netfilter's NAT and matches (modules xt_REDIRECT, xt_owner, xt_addrtype, xt_multiport, xt_comment, xt_conntrack; \
-             for tproxy xt_TPROXY, xt_socket, xt_mark and xt_connmark)"
+            "netfilter's NAT and matches (modules xt_REDIRECT, xt_owner, xt_addrtype, xt_multiport, xt_comment, xt_conntrack, \
+             xt_socket, which `--while-away refuse` does without; for tproxy xt_TPROXY, xt_mark and xt_connmark)"
         }
     }
 }

@@ -26,5 +26,5 @@ pub use error::InterceptError;
 pub use original::{OriginalDst, kept_dst, original_dst};
 pub use ranges::{Interface, PortRange, RangeError};
 pub use routes::APPLICATION_MARK;
-pub use rules::{Inbound, Outbound, Rules};
+pub use rules::{Inbound, Outbound, Rules, WhileAway};
 pub use virtual_route::command as route_command;

@@ -29,10 +29,21 @@ pub struct Outbound {
     pub port: u16,
     /// The proxy's name server: every query of another user goes there, and what it answers can be dialled. None leaves queries alone.
     pub dns: Option<u16>,
+    pub while_away: WhileAway,
     pub ports_excluded: Vec<PortRange>,
     pub ports_included: Vec<PortRange>,
     pub networks_excluded: Vec<Cidr>,
     pub networks_included: Vec<Cidr>,
+}
+
+/// What becomes of what the host's processes open, and ask, while no proxy listens where it is redirected to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhileAway {
+    /// It waits: the first packet is dropped, and sent again by the kernel (a query: by the resolver) until a proxy listens.
+    #[default]
+    Hold,
+    /// It is refused at once.
+    Refuse,
 }
 
 /// An exclusion wins over an inclusion. An empty list of inclusions is everything.
@@ -66,10 +77,10 @@ impl Rules {
 
     /// A short word that differs when the rules do, whichever backend writes them.
     pub fn fingerprint(&self) -> String {
-        let outbound = self
-            .outbound
-            .as_ref()
-            .map(|outbound| (outbound.port, steps::outbound(self, outbound)));
+        let outbound = self.outbound.as_ref().map(|outbound| {
+            let steps = steps::outbound(self, outbound);
+            (outbound.port, outbound.while_away, steps)
+        });
         let inbound = self
             .inbound
             .as_ref()
@@ -93,6 +104,7 @@ pub mod testing {
             outbound: Some(Outbound {
                 port: 15001,
                 dns: None,
+                while_away: WhileAway::Hold,
                 ports_excluded: Vec::new(),
                 ports_included: Vec::new(),
                 networks_excluded: Vec::new(),
@@ -117,6 +129,7 @@ pub mod testing {
             outbound: Some(Outbound {
                 port: 1,
                 dns: None,
+                while_away: WhileAway::Refuse,
                 ports_excluded: parsed("3306,25,3300-3310"),
                 ports_included: parsed("80,443"),
                 networks_excluded: parsed("10.1.0.0/16,10.0.0.0/8,fd00::/8"),
@@ -157,6 +170,7 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
+    use super::WhileAway;
     use super::testing::{tproxy, usual, with_names};
 
     #[test]
@@ -168,6 +182,9 @@ mod tests {
         assert_eq!(one.fingerprint(), other.fingerprint());
         other.proxy_uid = 3;
         assert_ne!(one.fingerprint(), other.fingerprint());
+        let mut refusing = usual();
+        refusing.outbound.as_mut().unwrap().while_away = WhileAway::Refuse;
+        assert_ne!(usual().fingerprint(), refusing.fingerprint());
         assert_ne!(usual().fingerprint(), tproxy().fingerprint());
         let mut without = with_names();
         without.outbound.as_mut().unwrap().dns = None;

@@ -18,7 +18,7 @@ use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
 use super::worker::{self, Command, Shared};
-use crate::base::net::{self, Listening};
+use crate::base::net::{self, Bound, Listening};
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
 use crate::model::{
     self, Bind, ClusterKey, EndpointUpdate, InboundMode, Name, PathNormalization, Protocol,
@@ -69,11 +69,20 @@ pub struct DataPlane {
     /// The entries of the application's ports.
     inbound: Vec<Arc<Entry>>,
     own_addresses: Vec<SocketAddr>,
+    /// Sockets that take no connections before the plane is opened; None from then on.
+    unopened: Option<Vec<Unopened>>,
     snapshot: Arc<Snapshot>,
     /// Services that discovery has told of, with a document or without.
     discovered: HashSet<Name>,
     virtual_addresses: VirtualAddresses,
     client_tls: ClientConfigs,
+}
+
+/// One worker's socket for an entry.
+struct Unopened {
+    worker: mpsc::UnboundedSender<Command>,
+    socket: Bound,
+    entry: Arc<Entry>,
 }
 
 struct Gateway {
@@ -82,7 +91,7 @@ struct Gateway {
 }
 
 impl DataPlane {
-    /// Starts the workers and the sidecar's own listeners.
+    /// Starts the workers, and takes the addresses of the sidecar's own listeners.
     pub fn start(start: Start<'_>) -> Result<Self, ListenError> {
         let settings = Arc::new(start.settings);
         let shared = Arc::new(Shared::new(start.metrics.clone()));
@@ -114,6 +123,7 @@ impl DataPlane {
             outbound: None,
             inbound: Vec::new(),
             own_addresses: Vec::new(),
+            unopened: Some(Vec::new()),
             snapshot: Arc::default(),
             discovered: HashSet::new(),
             virtual_addresses: VirtualAddresses::default(),
@@ -122,6 +132,16 @@ impl DataPlane {
         };
         plane.serve_sidecar()?;
         Ok(plane)
+    }
+
+    /// Takes connections from now on: what they are to be routed by is in effect.
+    pub fn open(&mut self) -> Result<(), ListenError> {
+        let mut unopened = self.unopened.take().into_iter().flatten();
+        unopened.try_for_each(Unopened::open)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.unopened.is_none()
     }
 
     /// All clusters, for reports and for the resolver.
@@ -203,9 +223,37 @@ impl DataPlane {
         problems
     }
 
-    /// Takes no more connections, and ends those at hand as soon as nothing is on them.
+    /// Nothing is at hand, and nothing can come.
+    pub fn is_done(&self) -> bool {
+        // In this order: what was taken from a socket is counted before the socket is uncounted.
+        self.shared.sockets.load(Ordering::Acquire) == 0 && self.connections() == 0
+    }
+
+    /// Downstream connections that were there when the drain began.
+    pub fn connections_before_drain(&self) -> usize {
+        let late = self.shared.late_connections.load(Ordering::Relaxed);
+        self.connections().saturating_sub(late)
+    }
+
+    /// Tells clients with each answer that their connection ends, and closes connections that are quiet.
     pub fn drain(&self) {
         self.tell_all(|| Command::Drain);
+    }
+
+    /// Takes no more connections of other machines.
+    pub fn close_to_others(&self) {
+        let inbound = self.inbound.iter().map(|entry| entry.address);
+        for address in self.gateways.keys().copied().chain(inbound) {
+            self.tell_all(|| Command::Unlisten(address));
+        }
+    }
+
+    /// Takes no more connections of the application beside this proxy either.
+    pub fn close(&self) {
+        self.close_to_others();
+        if let Some(outbound) = &self.outbound {
+            self.tell_all(|| Command::Unlisten(outbound.address));
+        }
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
@@ -251,10 +299,10 @@ impl DataPlane {
             net::expect_free(address).map_err(|error| ListenError::Bind { address, error })?;
         }
         // All sockets first, so that an address is served by every worker or by none.
-        let sockets: io::Result<Vec<_>> = self
+        let sockets: io::Result<Vec<Bound>> = self
             .workers
             .iter()
-            .map(|_| net::listen_with(address, listening))
+            .map(|_| Bound::new(address, listening))
             .collect();
         let sockets = sockets.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied if listening.transparent => {
@@ -263,7 +311,15 @@ impl DataPlane {
             _ => ListenError::Bind { address, error },
         })?;
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(socket, entry.clone()));
+            let socket = Unopened {
+                worker: worker.clone(),
+                socket,
+                entry: entry.clone(),
+            };
+            match &mut self.unopened {
+                Some(unopened) => unopened.push(socket),
+                None => socket.open()?,
+            }
         }
         self.own_addresses.push(address);
         let own = self.own_addresses.clone();
@@ -428,6 +484,9 @@ impl DataPlane {
         for address in gone {
             self.gateways.remove(&address);
             self.own_addresses.retain(|own| *own != address);
+            if let Some(unopened) = &mut self.unopened {
+                unopened.retain(|socket| socket.entry.address != address);
+            }
             self.tell_all(|| Command::Unlisten(address));
         }
     }
@@ -572,6 +631,17 @@ impl DataPlane {
                 Security::Unavailable(error.to_string().into())
             }
         }
+    }
+}
+
+impl Unopened {
+    fn open(self) -> Result<(), ListenError> {
+        let address = self.entry.address;
+        let socket = self.socket.listen();
+        let socket = socket.map_err(|error| ListenError::Bind { address, error })?;
+        // A worker that is gone has said why.
+        let _ = self.worker.send(Command::Listen(socket, self.entry));
+        Ok(())
     }
 }
 

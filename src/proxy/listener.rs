@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -25,7 +26,8 @@ use super::session::Session;
 use super::worker::{Admitted, Worker};
 use super::{http1, http2, tcp};
 use crate::base::buffer::Buffer;
-use crate::base::net::Stream;
+use crate::base::net::{BACKLOG, Stream};
+use crate::base::timer::Timer;
 use crate::identity::ServerTls;
 use crate::intercept::{kept_dst, original_dst};
 use crate::model::InboundMode;
@@ -39,24 +41,29 @@ const SHED: usize = 64;
 /// A client that has said nothing for so long may be waiting for the server to speak first.
 const SERVER_FIRST_AFTER: Duration = Duration::from_millis(5);
 
-/// Accepts connections on one socket until the task is ended.
-pub async fn accept(worker: Rc<Worker>, socket: std::net::TcpListener, entry: Arc<Entry>) {
+/// Accepts connections on one socket until the sender of `ended` is gone, and then what waits there.
+pub async fn accept(
+    worker: Rc<Worker>,
+    socket: std::net::TcpListener,
+    entry: Arc<Entry>,
+    mut ended: oneshot::Receiver<()>,
+) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(address = %entry.address, %error, "Cannot listen"),
     };
+    let _accepting = worker.listens();
     let mut backoff = BACKOFF_MIN;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut ended => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((tcp, peer)) => {
                 backoff = BACKOFF_MIN;
-                let Some(admitted) = worker.admit() else {
-                    tracing::warn!(%peer, "Connection refused: limits.downstream_connections_max is reached");
-                    worker.shed(SHED);
-                    continue;
-                };
-                let connection = connection(admitted, worker.clone(), entry.clone(), tcp, peer);
-                tokio::task::spawn_local(connection);
+                begin(&worker, &entry, tcp, peer);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -67,6 +74,40 @@ pub async fn accept(worker: Rc<Worker>, socket: std::net::TcpListener, entry: Ar
             }
         }
     }
+    if let Err(error) = accept_waiting(&worker, listener, &entry) {
+        tracing::warn!(address = %entry.address, %error, "Connections may have been reset that were waiting");
+    }
+}
+
+/// The kernel has greeted these clients in our name, and would reset them with the socket.
+fn accept_waiting(
+    worker: &Rc<Worker>,
+    listener: TcpListener,
+    entry: &Arc<Entry>,
+) -> io::Result<()> {
+    let socket = listener.into_std()?;
+    for _ in 0..BACKLOG {
+        match socket.accept() {
+            Ok((tcp, peer)) => {
+                tcp.set_nonblocking(true)?;
+                begin(worker, entry, TcpStream::from_std(tcp)?, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn begin(worker: &Rc<Worker>, entry: &Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
+    let Some(admitted) = worker.admit() else {
+        tracing::warn!(%peer, "Connection refused: limits.downstream_connections_max is reached");
+        worker.shed(SHED);
+        return;
+    };
+    let connection = connection(admitted, worker.clone(), entry.clone(), tcp, peer);
+    tokio::task::spawn_local(connection);
 }
 
 /// The connection was gone before it was accepted; the next one may be fine.
@@ -184,6 +225,7 @@ async fn plain(session: Session, stream: Stream) {
 
 /// Reads until the first bytes tell the protocol; `Undecided` when they do not come, or not in time.
 async fn first_bytes(session: &Session, conn: &mut Conn) -> Detected {
+    let mut quiet = Quiet::new();
     let reading = poll_fn(|cx| {
         loop {
             let detected = detect(conn.unread());
@@ -194,10 +236,11 @@ async fn first_bytes(session: &Session, conn: &mut Conn) -> Detected {
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(_) if conn.has_unread() => return Poll::Ready(Detected::Http1),
                 Poll::Ready(_) => return Poll::Ready(Detected::Undecided),
-                Poll::Pending if is_unwanted(session, conn) => {
-                    return Poll::Ready(Detected::Undecided);
+                Poll::Pending if conn.has_unread() => return Poll::Pending,
+                Poll::Pending => {
+                    let quiet = quiet.poll(cx, session);
+                    return quiet.map(|()| Detected::Undecided);
                 }
-                Poll::Pending => return Poll::Pending,
             }
         }
     });
@@ -206,9 +249,26 @@ async fn first_bytes(session: &Session, conn: &mut Conn) -> Detected {
     timeout(limit, reading).await.unwrap_or(Detected::Undecided)
 }
 
-/// Nothing has come, and while the worker drains nothing new is wanted.
-fn is_unwanted(session: &Session, conn: &Conn) -> bool {
-    !conn.has_unread() && session.worker.is_draining()
+/// Ends a connection on which nothing has come, while its worker drains.
+struct Quiet {
+    since: Instant,
+    timer: Timer,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            timer: Timer::default(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
+        match session.worker.quiet_at(self.since) {
+            Some(deadline) => self.timer.poll(cx, deadline),
+            None => Poll::Pending,
+        }
+    }
 }
 
 /// A sidecar's connection: anything the application speaks.
@@ -256,6 +316,7 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
     let mut server_done = session.original_dst.is_none();
     let deadline = started + settings.detection_timeout;
     let mut silence = pin!(tokio::time::sleep_until(deadline));
+    let mut quiet = Quiet::new();
     poll_fn(|cx| {
         loop {
             let detected = detect(conn.unread());
@@ -268,7 +329,8 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
                     return Poll::Ready(Sniffed::Protocol(Detected::Opaque));
                 }
                 Poll::Ready(_) => return Poll::Ready(Sniffed::Protocol(Detected::Undecided)),
-                Poll::Pending if is_unwanted(session, conn) => {
+                Poll::Pending if conn.has_unread() => break,
+                Poll::Pending if quiet.poll(cx, session).is_ready() => {
                     return Poll::Ready(Sniffed::Protocol(Detected::Undecided));
                 }
                 Poll::Pending => break,

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::LocalOptions;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::entry::Entry;
@@ -27,6 +26,9 @@ use crate::telemetry::metrics::Registry;
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+/// While draining, a connection on which nothing comes for so long is closed. Sooner, and it would be closed under a request that
+/// is on its way.
+const QUIET: Duration = Duration::from_secs(1);
 /// Heads kept for reuse.
 const SCRATCH_MAX: usize = 256;
 
@@ -34,11 +36,11 @@ const SCRATCH_MAX: usize = 256;
 pub enum Command {
     /// Serve connections of this socket.
     Listen(std::net::TcpListener, Arc<Entry>),
-    /// Stop taking connections of this address; those at hand go on.
+    /// Stop taking connections of this address; those at hand, and those that wait to be taken, go on.
     Unlisten(SocketAddr),
     /// Every address this process listens on: a destination among them would be a loop.
     Own(Vec<SocketAddr>),
-    /// Stop taking connections, and end those at hand as soon as nothing is on them.
+    /// Tell clients with each answer that their connection ends, and close those that are quiet.
     Drain,
 }
 
@@ -56,7 +58,7 @@ pub struct Worker {
     scratch: RefCell<Vec<Box<Scratch>>>,
     connections: RefCell<Slab<Waker>>,
     exchanges: RefCell<Slab<Watched>>,
-    draining: Cell<bool>,
+    draining_since: Cell<Option<Instant>>,
     /// Idle downstream connections that are to close because descriptors are short.
     shedding: Cell<usize>,
     shared: Arc<Shared>,
@@ -66,6 +68,10 @@ pub struct Worker {
 pub struct Shared {
     /// Downstream connections at hand.
     pub connections: AtomicUsize,
+    /// Those among them that came after the drain had begun.
+    pub late_connections: AtomicUsize,
+    /// Listening sockets whose connections are taken.
+    pub sockets: AtomicUsize,
     pub metrics: Arc<Registry>,
 }
 
@@ -73,6 +79,8 @@ impl Shared {
     pub fn new(metrics: Arc<Registry>) -> Self {
         Self {
             connections: AtomicUsize::new(0),
+            late_connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
             metrics,
         }
     }
@@ -92,27 +100,19 @@ pub fn run(
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(settings, shared, access_log));
         tokio::task::spawn_local(sweep(worker.clone()));
-        // An entry may be served by more than one socket.
-        let mut listening: HashMap<SocketAddr, Vec<AbortHandle>> = HashMap::new();
+        // An entry may be served by more than one socket; each is served until its sender is dropped.
+        let mut listening: HashMap<SocketAddr, Vec<oneshot::Sender<()>>> = HashMap::new();
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Listen(socket, entry) => {
-                    let address = entry.address;
-                    let accepting =
-                        tokio::task::spawn_local(listener::accept(worker.clone(), socket, entry));
-                    let sockets = listening.entry(address).or_default();
-                    sockets.push(accepting.abort_handle());
+                    let (sender, ended) = oneshot::channel();
+                    listening.entry(entry.address).or_default().push(sender);
+                    let accepting = listener::accept(worker.clone(), socket, entry, ended);
+                    tokio::task::spawn_local(accepting);
                 }
-                Command::Unlisten(address) => {
-                    let sockets = listening.remove(&address).unwrap_or_default();
-                    sockets.iter().for_each(AbortHandle::abort);
-                }
+                Command::Unlisten(address) => drop(listening.remove(&address)),
                 Command::Own(addresses) => *worker.own_addresses.borrow_mut() = addresses,
-                Command::Drain => {
-                    let sockets = listening.drain().flat_map(|(_, sockets)| sockets);
-                    sockets.for_each(|accepting| accepting.abort());
-                    worker.drain();
-                }
+                Command::Drain => worker.drain(),
             }
         }
     });
@@ -145,7 +145,7 @@ impl Worker {
             scratch: RefCell::default(),
             connections: RefCell::default(),
             exchanges: RefCell::default(),
-            draining: Cell::new(false),
+            draining_since: Cell::new(None),
             shedding: Cell::new(0),
             shared,
         }
@@ -153,11 +153,17 @@ impl Worker {
 
     /// New requests on a connection are not awaited any more.
     pub fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.draining_since.get().is_some()
+    }
+
+    /// When a connection is closed on which nothing has come since this moment; None while the worker does not drain.
+    pub fn quiet_at(&self, since: Instant) -> Option<Instant> {
+        let began = self.draining_since.get()?;
+        Some(began.max(since) + QUIET)
     }
 
     fn drain(&self) {
-        self.draining.set(true);
+        self.draining_since.set(Some(Instant::now()));
         self.wake_all();
     }
 
@@ -193,11 +199,23 @@ impl Worker {
         connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
             .ok()?;
+        let is_late = self.is_draining();
+        if is_late {
+            let late = &self.shared.late_connections;
+            late.fetch_add(1, Ordering::Relaxed);
+        }
         let place = self.connections.borrow_mut().insert(Waker::noop().clone());
         Some(Admitted {
             worker: self.clone(),
             place,
+            is_late,
         })
+    }
+
+    /// Counts a listening socket, until what this returns is dropped.
+    pub fn listens(&self) -> Accepting {
+        self.shared.sockets.fetch_add(1, Ordering::Relaxed);
+        Accepting(self.shared.clone())
     }
 
     /// Wakes an exchange's task when nothing has moved on it for `limit`, to the second.
@@ -245,6 +263,7 @@ impl Worker {
 pub struct Admitted {
     worker: Rc<Worker>,
     place: usize,
+    is_late: bool,
 }
 
 impl Admitted {
@@ -261,10 +280,20 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(self.place);
-        self.worker
-            .shared
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        let shared = &self.worker.shared;
+        shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.is_late {
+            shared.late_connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A listening socket that counts. Dropping it uncounts it, after all connections that were taken from it.
+pub struct Accepting(Arc<Shared>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Ordering::Release);
     }
 }
 

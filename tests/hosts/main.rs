@@ -4,6 +4,7 @@
 //! there a machine that cannot run them fails, by the name of each scenario.
 
 mod containers;
+mod contract;
 mod engine;
 mod intercepted;
 mod languages;

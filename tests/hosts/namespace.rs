@@ -192,6 +192,40 @@ impl Pair {
     }
 }
 
+/// Hosts of one Ethernet, each with an address of its own in 10.78.0.0/24.
+pub struct Segment {
+    switch: Host,
+    hosts: u8,
+}
+
+impl Segment {
+    pub fn new() -> Segment {
+        let switch = Host::new("switch");
+        switch.ip("link add bridge0 type bridge");
+        switch.ip("link set bridge0 up");
+        Segment { switch, hosts: 0 }
+    }
+
+    /// A further host, and its address.
+    pub fn host(&mut self, role: &str) -> (Host, IpAddr) {
+        self.hosts += 1;
+        let host = Host::new(role);
+        let port = format!("port{}", self.hosts);
+        succeed(
+            Command::new("ip")
+                .args(["link", "add", "eth0", "netns", &host.name])
+                .args(["type", "veth", "peer", "name", &port, "netns"])
+                .arg(&self.switch.name),
+        );
+        self.switch
+            .ip(&format!("link set {port} master bridge0 up"));
+        let address = IpAddr::from([10, 78, 0, self.hosts]);
+        host.ip("link set eth0 up");
+        host.ip(&format!("addr add {address}/24 dev eth0"));
+        (host, address)
+    }
+}
+
 impl Host {
     fn connect(&self, [v4, v6]: [IpAddr; 2]) {
         self.ip("link set eth0 up");

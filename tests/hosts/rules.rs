@@ -1,12 +1,13 @@
 //! The redirect rules on real hosts, with a stand-in for the proxy that says where a connection was going.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use pillion::intercept::{OriginalDst, original_dst};
+use socket2::{Domain, Socket, Type};
 
 use crate::machine::{pillion, ready};
 use crate::namespace::{CLIENT, Host, Pair, SERVER};
@@ -150,6 +151,78 @@ fn a_peer_that_dials_a_listener_of_the_proxy_is_known_as_a_loop() {
 }
 
 #[test]
+fn while_no_proxy_listens_what_an_application_dials_and_asks_waits_or_is_refused_as_was_chosen() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    for backend in BACKENDS {
+        let pair = Pair::new();
+        let apply = |choice: &str| {
+            pair.client
+                .apply_rules(&format!("--dns {choice} {backend}"));
+        };
+        let refused = |address, kind: io::ErrorKind| {
+            assert_eq!(greeting(&pair.client, address, 8080), kind.to_string());
+            assert_eq!(asked(&pair.client, address), kind, "{backend}");
+        };
+        apply("--while-away refuse");
+        for address in SERVER {
+            refused(address, io::ErrorKind::ConnectionRefused);
+        }
+        apply("");
+        for address in SERVER {
+            assert_eq!(asked(&pair.client, address), io::ErrorKind::WouldBlock);
+        }
+        let waiting = SERVER.map(|address| {
+            let begun = pair.client.inside(|| begin_to_dial(address, 8080));
+            (address, begun.unwrap())
+        });
+        stand_in(&pair.client, "outbound", "127.0.0.1", OUTBOUND);
+        stand_in(&pair.client, "outbound", "[::1]", OUTBOUND);
+        for (address, mut connection) in waiting {
+            let mut line = String::new();
+            BufReader::new(&mut connection)
+                .read_line(&mut line)
+                .unwrap();
+            let destination = SocketAddr::new(address, 8080);
+            assert_eq!(line.trim_end(), format!("outbound {destination}"));
+        }
+    }
+}
+
+/// What becomes of a query by UDP that nobody answers.
+fn asked(host: &Host, server: IpAddr) -> io::ErrorKind {
+    host.inside(|| {
+        let any = match server {
+            IpAddr::V4(_) => "0.0.0.0:0",
+            IpAddr::V6(_) => "[::]:0",
+        };
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect((server, 53)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        socket.send(b"query").unwrap();
+        socket.recv(&mut [0]).unwrap_err().kind()
+    })
+}
+
+/// A connection whose first packet has been sent, and that may take long.
+fn begin_to_dial(address: IpAddr, port: u16) -> io::Result<TcpStream> {
+    let address = SocketAddr::new(address, port);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let begun = socket.connect(&address.into());
+    assert_eq!(
+        begun.err().and_then(|error| error.raw_os_error()),
+        Some(libc::EINPROGRESS)
+    );
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(HANG))?;
+    Ok(socket.into())
+}
+
+#[test]
 fn what_stays_on_the_host_is_not_redirected() {
     if !ready(&NEEDS) {
         return;
@@ -243,11 +316,19 @@ fn others(host: &Host) {
     let nft = "table ip others { chain output { type nat hook output priority -100; tcp dport 9 redirect to :10; }; }";
     succeed(host.command("nft").arg(nft));
     for restore in ["iptables-restore", "ip6tables-restore"] {
-        for (table, target) in [
-            ("nat", "REDIRECT --to-ports 10"),
-            ("mangle", "MARK --set-mark 7"),
+        for (table, target, chains) in [
+            (
+                "nat",
+                "REDIRECT --to-ports 10",
+                &["OUTPUT", "PREROUTING"][..],
+            ),
+            (
+                "mangle",
+                "MARK --set-mark 7",
+                &["OUTPUT", "PREROUTING", "INPUT"],
+            ),
         ] {
-            for chain in ["OUTPUT", "PREROUTING"] {
+            for chain in chains {
                 let rule = format!("*{table}\n-A {chain} -p tcp --dport 9 -j {target}\nCOMMIT\n");
                 let line = format!("printf %s '{rule}' | {restore} --noflush");
                 succeed(host.command("bash").args(["-c", &line]));

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -51,19 +51,28 @@ impl Sidecar {
                 "intercept: true\nmesh: mesh.yaml\naccess_log: {{path: access.log}}\n{bootstrap}\n"
             ),
         );
-        // The sidecar's user may not be able to read the folder that the binary was built in.
-        let binary = folder.path().join("pillion");
-        // By a process of its own: a file that this one has open for writing, even in a child about to run something else, cannot be run.
-        succeed(Command::new("cp").arg(pillion()).arg(&binary));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(folder.path(), Some(UID), Some(UID)).unwrap();
-        let output = fs::File::create(folder.path().join("output")).unwrap();
-        let mut command = host.command_with(capabilities, UID, &binary);
-        command.args(["proxy", "--config"]);
-        command.arg(folder.path().join("sidecar.yaml"));
-        forget_our_variables(&mut command);
-        let process = Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output));
+        let process = run_in(host, capabilities, folder.path());
         Sidecar { process, folder }
+    }
+
+    /// Ends it as an engine does, and then starts another one in its place, of a binary that was installed meanwhile.
+    pub fn replace(&mut self, host: &Host) {
+        self.process.terminate();
+        let status = eventually("the sidecar to end", || self.process.exited());
+        assert!(status.success(), "{status}: {}", self.said());
+        self.start_again(host);
+    }
+
+    /// Ends it as the kernel does when memory is short.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub fn start_again(&mut self, host: &Host) {
+        self.process = run_in(host, &[], self.folder.path());
+        self.wait_until_ready(host);
     }
 
     /// Waits for its end, and returns what it has said.
@@ -120,6 +129,25 @@ impl Sidecar {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Installs the binary in this folder, and runs it there by its bootstrap file.
+fn run_in(host: &Host, capabilities: &[&str], folder: &Path) -> Process {
+    // The sidecar's user may not be able to read the folder that the binary was built in.
+    let binary = folder.join("pillion");
+    // By a process of its own: a file that this one has open for writing, even in a child about to run something else, cannot be run.
+    succeed(Command::new("install").arg(pillion()).arg(&binary));
+    let mut output = fs::OpenOptions::new();
+    let output = output
+        .create(true)
+        .append(true)
+        .open(folder.join("output"))
+        .unwrap();
+    let mut command = host.command_with(capabilities, UID, &binary);
+    command.args(["proxy", "--config"]);
+    command.arg(folder.join("sidecar.yaml"));
+    forget_our_variables(&mut command);
+    Process::spawn(command.stdout(output.try_clone().unwrap()).stderr(output))
 }
 
 /// What switches tests on and off would be read as keys of a bootstrap file.

@@ -1,6 +1,6 @@
 //! Our rules as `iptables-save` and `iptables-restore` write them: chains of our own, and one jump to each from a built-in chain.
 //!
-//! Written for one family, since each has its own program. `nat` redirects; `mangle` is used by tproxy alone. A list that asks for
+//! Written for one family, since each has its own program. `nat` redirects; `mangle` holds what finds nobody, and has tproxy. A list that asks for
 //! everything else to be let go (`KeepPorts`, `KeepNetworks`) cannot be one rule here, so it is turned round: what it keeps goes on in
 //! the next chain of the same name, with a number, and what reaches the end of a chain is let go.
 
@@ -9,7 +9,7 @@ use crate::base::cidr::Cidr;
 use crate::intercept::note::{self, Facts};
 use crate::intercept::ranges::{Interface, PortRange};
 use crate::intercept::routes::{APPLICATION_MARK, LOCAL_MARK};
-use crate::intercept::rules::Rules;
+use crate::intercept::rules::{Outbound, Rules, WhileAway};
 use crate::intercept::steps::{self, Names, Networks, Step};
 use crate::model::{InboundMode, VIRTUAL_NETWORK, VIRTUAL_PREFIX};
 
@@ -17,6 +17,9 @@ pub const OUTBOUND: &str = "PILLION_OUTBOUND";
 pub const INBOUND: &str = "PILLION_INBOUND";
 /// Name queries by UDP; those by TCP are among what is outbound.
 pub const NAMES: &str = "PILLION_NAMES";
+/// What is redirected while nobody listens; and queries by UDP.
+pub const HOLD: &str = "PILLION_HOLD";
+pub const HOLD_NAMES: &str = "PILLION_HOLD_NAMES";
 pub const REPLIES: &str = "PILLION_REPLIES";
 
 /// What one `multiport` takes; a range counts twice.
@@ -41,6 +44,9 @@ pub fn applying(rules: &Rules, family: Family) -> Ours {
             let mut names = Chain::begin_for("udp", NAMES, "OUTPUT", family, &mut ours.nat);
             names.steps(&steps::owners(rules));
             names.rule(&queries(dns));
+        }
+        if outbound.while_away == WhileAway::Hold {
+            hold(outbound, family, &mut ours.mangle);
         }
     }
     if let Some(inbound) = &rules.inbound {
@@ -79,6 +85,15 @@ pub fn draining(facts: &Facts, family: Family) -> Ours {
         transparent(family, &mut ours.mangle);
     }
     ours
+}
+
+/// Drops what is new and was redirected to where nobody listens: whoever sent it does so again.
+fn hold(outbound: &Outbound, family: Family, lines: &mut Lines) {
+    let ports: Vec<u16> = [outbound.port].into_iter().chain(outbound.dns).collect();
+    Chain::begin(HOLD, "INPUT", family, lines).hold(&ports);
+    if let Some(dns) = outbound.dns {
+        Chain::begin_for("udp", HOLD_NAMES, "INPUT", family, lines).hold(&[dns]);
+    }
 }
 
 fn redirect(port: u16, comment: &str) -> String {
@@ -196,6 +211,15 @@ impl<'a> Chain<'a> {
         }
     }
 
+    fn hold(&mut self, ports: &[u16]) {
+        self.rule("-m conntrack ! --ctstate NEW -j RETURN");
+        self.rule("-m conntrack ! --ctstate DNAT -j RETURN");
+        self.rule("-m socket --nowildcard -j RETURN");
+        for port in ports {
+            self.rule(&format!("--dport {port} -j DROP"));
+        }
+    }
+
     fn leave(&mut self, matches: impl IntoIterator<Item = String>) {
         for condition in matches {
             self.rule(&format!("{condition} -j RETURN"));
@@ -285,6 +309,14 @@ mod tests {
 -A PILLION_INBOUND -p tcp -m multiport --dports 22,15006 -j RETURN
 -A PILLION_INBOUND -p tcp -m comment --comment \"pillion applied port=15006 rules=FINGERPRINT\" -j REDIRECT --to-ports 15006
 COMMIT
+*mangle
+:PILLION_HOLD - [0:0]
+-A INPUT -p tcp -j PILLION_HOLD
+-A PILLION_HOLD -p tcp -m conntrack ! --ctstate NEW -j RETURN
+-A PILLION_HOLD -p tcp -m conntrack ! --ctstate DNAT -j RETURN
+-A PILLION_HOLD -p tcp -m socket --nowildcard -j RETURN
+-A PILLION_HOLD -p tcp --dport 15001 -j DROP
+COMMIT
 ";
         assert_eq!(text(&usual(), Family::Ipv4), expected);
         assert_eq!(text(&usual(), Family::Ipv6), expected);
@@ -307,13 +339,22 @@ COMMIT
 -A PILLION_NAMES -p udp --dport 53 -m comment --comment \"pillion applied port=15053\" -j REDIRECT --to-ports 15053
 COMMIT
 ";
+        let held = "\
+-A PILLION_HOLD -p tcp --dport 15001 -j DROP
+-A PILLION_HOLD -p tcp --dport 15053 -j DROP
+-A INPUT -p udp -j PILLION_HOLD_NAMES
+-A PILLION_HOLD_NAMES -p udp -m conntrack ! --ctstate NEW -j RETURN
+-A PILLION_HOLD_NAMES -p udp -m conntrack ! --ctstate DNAT -j RETURN
+-A PILLION_HOLD_NAMES -p udp -m socket --nowildcard -j RETURN
+-A PILLION_HOLD_NAMES -p udp --dport 15053 -j DROP
+";
         let ipv4 = text(&rules, Family::Ipv4);
-        assert!(ipv4.contains(outbound) && ipv4.ends_with(names), "{ipv4}");
+        for expected in [outbound, names, held] {
+            assert!(ipv4.contains(expected), "{ipv4}");
+        }
         let ipv6 = text(&rules, Family::Ipv6);
-        assert!(
-            !ipv6.contains("240.0.0.0") && ipv6.ends_with(names),
-            "{ipv6}"
-        );
+        assert!(ipv6.contains(names) && ipv6.contains(held), "{ipv6}");
+        assert!(!ipv6.contains("240.0.0.0"), "{ipv6}");
     }
 
     #[test]

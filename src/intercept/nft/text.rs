@@ -6,7 +6,7 @@
 use crate::base::cidr::Cidr;
 use crate::intercept::note::{self, Facts, Listed};
 use crate::intercept::routes::{APPLICATION_MARK, LOCAL_MARK};
-use crate::intercept::rules::Rules;
+use crate::intercept::rules::{Outbound, Rules, WhileAway};
 use crate::intercept::steps::{self, Names, Networks, Step};
 use crate::model::{InboundMode, VIRTUAL_NETWORK, VIRTUAL_PREFIX};
 
@@ -53,6 +53,14 @@ const REPLIES: Base = Base {
     priority: -150,
 };
 
+/// Where a connection that was redirected finds its listener, or none.
+const HOLD: Base = Base {
+    name: "hold",
+    kind: "filter",
+    hook: "input",
+    priority: -150,
+};
+
 impl Base {
     fn chain(&self, statements: &[String]) -> String {
         let Base {
@@ -80,6 +88,9 @@ pub fn applying(rules: &Rules) -> String {
         let comment = note::applied(outbound.port, false, &fingerprint);
         statements.push(redirect(outbound.port, &comment));
         chains += &OUTBOUND.chain(&statements);
+        if outbound.while_away == WhileAway::Hold {
+            chains += &HOLD.chain(&hold(outbound));
+        }
     }
     if let Some(inbound) = &rules.inbound {
         let steps = statements(&steps::inbound(rules, inbound));
@@ -123,6 +134,20 @@ fn replace(chains: &str) -> String {
 
 fn redirect(port: u16, comment: &str) -> String {
     format!("meta l4proto tcp redirect to :{port} comment \"{comment}\"")
+}
+
+/// Drops what is new and was redirected to where nobody listens: whoever sent it does so again. `transparent <= 1` is any socket,
+/// also one that lingers in TIME_WAIT, of which nothing else can be asked: the kernel knows what to do with it.
+fn hold(outbound: &Outbound) -> Vec<String> {
+    let ports = [outbound.port].into_iter().chain(outbound.dns);
+    let mut statements = vec![
+        "ct state != new return".to_owned(),
+        "ct status & dnat == 0 return".to_owned(),
+        "socket transparent <= 1 return".to_owned(),
+        format!("tcp dport {} drop", set(&ports.collect::<Vec<_>>())),
+    ];
+    statements.extend(outbound.dns.map(|dns| format!("udp dport {dns} drop")));
+    statements
 }
 
 /// Gives a connection to the proxy. Without a proxy there it is not taken, and must not reach the application past it: then it begins
@@ -252,6 +277,13 @@ table inet pillion {
 \t\tfib daddr type local return
 \t\tmeta l4proto tcp redirect to :15001 comment \"pillion applied port=15001 rules=FINGERPRINT\"
 \t}
+\tchain hold {
+\t\ttype filter hook input priority -150; policy accept;
+\t\tct state != new return
+\t\tct status & dnat == 0 return
+\t\tsocket transparent <= 1 return
+\t\ttcp dport 15001 drop
+\t}
 \tchain inbound {
 \t\ttype nat hook prerouting priority -90; policy accept;
 \t\tiifname \"lo\" return
@@ -275,6 +307,8 @@ table inet pillion {
 ";
         let text = text(&testing::with_names());
         assert!(text.contains(expected), "{text}");
+        let held = "\t\ttcp dport { 15001, 15053 } drop\n\t\tudp dport 15053 drop\n";
+        assert!(text.contains(held), "{text}");
     }
 
     #[test]

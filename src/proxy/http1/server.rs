@@ -61,15 +61,17 @@ async fn park(session: &Session, conn: &mut Conn, timer: &mut Timer) -> bool {
         return true;
     }
     conn.rest();
-    let deadline = Instant::now() + session.worker.settings.downstream_idle_timeout;
+    let since = Instant::now();
+    let idle_at = since + session.worker.settings.downstream_idle_timeout;
     poll_fn(|cx| {
         if let Poll::Ready(filled) = conn.poll_fill(cx) {
             return Poll::Ready(filled.is_ok_and(|count| count > 0));
         }
-        if session.worker.is_draining() || session.worker.takes_shedding() {
+        if session.worker.takes_shedding() {
             return Poll::Ready(false);
         }
-        timer.poll(cx, deadline).map(|()| false)
+        let quiet_at = session.worker.quiet_at(since).unwrap_or(idle_at);
+        timer.poll(cx, quiet_at.min(idle_at)).map(|()| false)
     })
     .await
 }
