@@ -24,7 +24,7 @@ use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
 use crate::model::{Name, Sidecar, Snapshot};
-use crate::proxy::cluster::{Clusters, resolve};
+use crate::proxy::cluster::{Clusters, health, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::http1::codec;
 use crate::proxy::settings::Settings;
@@ -93,6 +93,10 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         .map(|dns| dns::start(dns.address, upstreams(dns), &metrics))
         .transpose()?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
+    let probing = tokio::spawn(health::prober::run(
+        plane.clusters().clone(),
+        plane.client_tls().clone(),
+    ));
     view::register_metrics(&metrics, plane.clusters().clone());
     let status = Arc::new(Status::new(&metrics));
     let mut process = Process {
@@ -130,6 +134,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         .await?;
     process.leave(&bootstrap, changes).await;
     resolving.abort();
+    probing.abort();
     Ok(())
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::Shared;
 use super::breaker::{Breaker, Observation, Phase, Verdict};
+use super::health::{Health, State};
 use super::lease::Outcome;
+use super::members::Member;
 use super::plan::Standing;
 use crate::base::ewma::PeakEwma;
 use crate::model::{self, EndpointState};
@@ -36,30 +38,40 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// As configured or registered; `model.address` may be the name that `address` was resolved from.
     pub model: model::Endpoint,
+    /// What its health checks say; None where it is not checked.
+    pub health: Option<Arc<Health>>,
     load: Arc<Load>,
     shared: Arc<Shared>,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, model: model::Endpoint, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(member: Member, shared: &Arc<Shared>) -> Self {
         Self {
             id: EndpointId::next(),
-            address,
-            model,
+            address: member.address,
+            model: member.endpoint,
+            health: member.health,
             load: Arc::default(),
             shared: shared.clone(),
         }
     }
 
     /// The same endpoint, described anew.
-    pub(super) fn described(&self, model: model::Endpoint) -> Self {
+    pub(super) fn described(&self, member: Member) -> Self {
         Self {
             id: self.id,
             address: self.address,
-            model,
+            model: member.endpoint,
+            health: member.health,
             load: self.load.clone(),
             shared: self.shared.clone(),
         }
+    }
+
+    /// Whether it is described like this already.
+    pub(super) fn is_as(&self, member: &Member) -> bool {
+        self.model == member.endpoint
+            && self.health.as_ref().map(Arc::as_ptr) == member.health.as_ref().map(Arc::as_ptr)
     }
 
     pub(super) fn load(&self) -> &Arc<Load> {
@@ -113,11 +125,14 @@ impl Endpoint {
         if self.model.weight == 0 || self.model.state == EndpointState::Draining {
             return Standing::Out;
         }
+        let checked = self.health.as_ref().map(|health| health.state());
         let breaker = self.breaker();
         match breaker.phase {
-            Phase::Closed if self.model.state == EndpointState::Critical => Standing::Critical,
-            Phase::Closed => Standing::Healthy,
             Phase::Retired => Standing::Out,
+            _ if checked == Some(State::Failing) => Standing::Failing,
+            Phase::Closed if self.model.state == EndpointState::Critical => Standing::Critical,
+            Phase::Closed if checked == Some(State::Unproven) => Standing::Unproven,
+            Phase::Closed => Standing::Healthy,
             _ if breaker.unreachable => Standing::Unreachable,
             _ if self.model.state == EndpointState::Critical => Standing::Critical,
             _ => Standing::Ejected,

@@ -1,7 +1,7 @@
 //! A service or subset as one proxy sees it: who may be picked, who is, and how much at once.
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
-//! [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
+//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
 //! [`lease`] holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
@@ -15,6 +15,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod directory;
 pub mod endpoint;
+pub mod health;
 pub mod instances;
 pub mod lease;
 pub mod limits;
@@ -54,8 +55,12 @@ use crate::model::{self, ClusterKey, Service};
 pub enum PickError {
     /// The service has no endpoints at all.
     NoEndpoint,
-    /// There are endpoints, but all are draining or of weight 0.
-    NoneHealthy { draining: usize, weightless: usize },
+    /// There are endpoints, but all are draining, of weight 0, or fail their health check.
+    NoneHealthy {
+        draining: usize,
+        weightless: usize,
+        failing: usize,
+    },
     /// All that could serve are in the list of those to avoid.
     AllTried,
     /// A limit is reached.
@@ -69,9 +74,10 @@ impl fmt::Display for PickError {
             PickError::NoneHealthy {
                 draining,
                 weightless,
+                failing,
             } => write!(
                 f,
-                "no endpoint takes new requests: {draining} draining, {weightless} of weight 0"
+                "no endpoint takes new requests: {draining} draining, {weightless} of weight 0, {failing} failing their health check"
             ),
             PickError::AllTried => f.write_str("every endpoint has been tried"),
             PickError::Overflow(limit) => limit.fmt(f),
@@ -136,6 +142,11 @@ impl Cluster {
             turn: AtomicU64::new(crate::base::rng::fresh().u64(..) >> 1),
             writing: Mutex::new(()),
         })
+    }
+
+    /// What the health checks say of an endpoint has changed.
+    pub(super) fn health_changed(&self) {
+        self.shared.health_changed();
     }
 
     /// The service as it is configured now.

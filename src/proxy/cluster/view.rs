@@ -67,7 +67,7 @@ impl View {
         };
         let usable = || {
             std::iter::zip(&set.endpoints, &candidates)
-                .filter(|(_, candidate)| candidate.standing != Standing::Out)
+                .filter(|(_, candidate)| candidate.standing.is_usable())
                 .map(|(endpoint, _)| endpoint)
         };
         View {
@@ -191,13 +191,18 @@ fn nobody(set: &EndpointSet) -> PickError {
     if set.endpoints.is_empty() {
         return PickError::NoEndpoint;
     }
-    let (draining, weightless): (Vec<_>, Vec<_>) = set
-        .endpoints
-        .iter()
-        .filter(|e| e.model.state == EndpointState::Draining || e.model.weight == 0)
-        .partition(|e| e.model.state == EndpointState::Draining);
+    let (mut draining, mut weightless, mut failing) = (0, 0, 0);
+    for endpoint in &set.endpoints {
+        match endpoint.standing() {
+            _ if endpoint.model.state == EndpointState::Draining => draining += 1,
+            _ if endpoint.model.weight == 0 => weightless += 1,
+            Standing::Failing => failing += 1,
+            _ => {}
+        }
+    }
     PickError::NoneHealthy {
-        draining: draining.len(),
-        weightless: weightless.len(),
+        draining,
+        weightless,
+        failing,
     }
 }

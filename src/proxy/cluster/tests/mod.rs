@@ -92,7 +92,7 @@ impl Scene {
             .endpoints
             .iter()
             .find(|e| e.endpoint.address == address(port));
-        found.unwrap().why
+        found.unwrap().why.clone()
     }
 }
 
