@@ -26,6 +26,7 @@ use crate::dns;
 use crate::model::{Name, Sidecar, Snapshot};
 use crate::proxy::cluster::{Clusters, health, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
+use crate::proxy::events::EVENTS_MAX;
 use crate::proxy::http1::codec;
 use crate::proxy::settings::Settings;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
@@ -285,6 +286,8 @@ impl Process {
         let mut settings = discovery::Settings::new(&name, options.collect());
         settings.services = wanted_services(&registry.services, &bootstrap.namespace);
         settings.snapshot = bootstrap.snapshot.clone();
+        let events = self.plane.clusters().events().clone();
+        settings.events = Some(Box::new(move |since, max| events.since(since, max)));
         let advertise = advertised(bootstrap);
         settings.registrations = discovery::registrations(&name, &advertise, &bootstrap.apps);
         for (_, registration) in &mut settings.registrations {
@@ -311,6 +314,7 @@ impl Process {
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
+        let events = clusters.events().clone();
         let (config, problems, drain) = (
             self.status.clone(),
             self.status.clone(),
@@ -334,6 +338,7 @@ impl Process {
                 )
             }),
             clusters: Box::new(move || view::clusters(&clusters)),
+            events: Box::new(move |since| events.since(since, EVENTS_MAX)),
             metrics: Box::new(move |openmetrics| {
                 metrics.encode(if openmetrics {
                     crate::telemetry::metrics::Format::OpenMetrics

@@ -214,6 +214,14 @@ pub fn problems(problems: &[Problem], refused: bool, rejected: Option<&Rejection
 pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
     metrics.collect(move |scrape| {
         let now = Instant::now();
+        for (cause, count) in clusters.events().totals() {
+            scrape.counter(
+                "pillion_events_total",
+                "Detections and failovers, by what caused them.",
+                &[("cause", cause.as_str())],
+                count,
+            );
+        }
         for cluster in clusters.iter() {
             let service = match &cluster.key.subset {
                 Some(subset) => format!("{}/{subset}", cluster.key.service),

@@ -1,3 +1,5 @@
+use hyper::Method;
+
 use crate::failover::gateway_to_addresses;
 use crate::harness::{Load, Mesh, Service, Sidecar, Target, eventually};
 
@@ -31,6 +33,50 @@ async fn an_endpoint_that_says_it_is_ill_gets_no_request_until_it_is_well() {
         other.address
     );
     assert!(metrics.contains(&passing), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_a_sidecar_detects_is_listed_by_it_and_by_its_registry() {
+    let mesh = Mesh::new();
+    let registry = mesh.registry().await;
+    let (one, other) = (Service::start("one").await, Service::start("other").await);
+    registry
+        .apply(&format!(
+            "kind: Service\nname: shop\nports: [{{port: 80, protocol: http}}]\n\
+             endpoints: [{{address: \"{}\"}}, {{address: \"{}\"}}]\n{CHECK}",
+            one.address, other.address
+        ))
+        .await;
+    let caller = mesh.caller("caller", registry.address).await;
+    caller.reaches("shop", &["one", "other"]).await;
+    other.is_ill(true);
+    let listed = eventually("the registry lists it", async || {
+        let answer = registry.ask(Method::GET, "/v1/events", "").await.ok()?;
+        event_of(&answer.body, &other)
+    })
+    .await;
+    let sidecar = listed["sidecar"].as_str().expect("who it was");
+    assert!(
+        sidecar.ends_with(&caller.admin.port().to_string()),
+        "{sidecar}"
+    );
+    assert_eq!(listed["evidence"], "GET /healthz was answered with 503");
+    let page = caller.admin("/events").await.expect("events").body;
+    let own = event_of(&page, &other).expect("the same event");
+    assert_eq!(own["time"], listed["time"]);
+    let later = format!("/events?since={}", own["id"]);
+    let later = caller.admin(&later).await.expect("events").body;
+    assert_eq!(event_of(&later, &other), None);
+}
+
+/// The event of an endpoint that was taken out.
+fn event_of(events: &str, service: &Service) -> Option<serde_json::Value> {
+    let events: serde_json::Value = serde_json::from_str(events).ok()?;
+    let address = service.address.to_string();
+    let mut events = events["events"].as_array()?.iter();
+    events
+        .find(|event| event["endpoint"] == address.as_str() && event["action"] == "taken out")
+        .cloned()
 }
 
 /// Waits until the proxy says so of this endpoint.

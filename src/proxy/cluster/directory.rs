@@ -17,12 +17,14 @@ use crate::intercept::OriginalDst;
 use crate::model::{
     Address, ClusterKey, Endpoint, EndpointUpdate, Name, Service, Sidecar, Snapshot, is_virtual,
 };
+use crate::proxy::events::Events;
 
 /// All clusters of a proxy.
 #[derive(Debug)]
 pub struct Clusters {
     zone: Option<Arc<str>>,
     instances: Arc<Instances>,
+    events: Events,
     table: Mutex<Table>,
     /// The hosts to resolve have changed.
     hosts_changed: Notify,
@@ -96,6 +98,7 @@ impl Clusters {
         Arc::new(Self {
             zone,
             instances: table.instances.clone().unwrap_or_default(),
+            events: Events::default(),
             table: Mutex::new(table),
             hosts_changed: Notify::new(),
             targets_changed: Notify::new(),
@@ -107,6 +110,11 @@ impl Clusters {
         &self.instances
     }
 
+    /// What its clusters and their prober have detected.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// The cluster of a backend reference. A service that has no document (yet) has every default, and what discovery finds.
     pub fn get_or_create(&self, key: &ClusterKey) -> Arc<Cluster> {
         let mut table = self.table();
@@ -114,7 +122,8 @@ impl Clusters {
         if let Some(cluster) = entry.clusters.iter().find(|cluster| cluster.key == *key) {
             return cluster.clone();
         }
-        let cluster = Cluster::new(key.clone(), &entry.service, self.zone.clone());
+        let (zone, events) = (self.zone.clone(), self.events.clone());
+        let cluster = Cluster::telling(key.clone(), &entry.service, zone, events);
         entry.clusters.push(cluster.clone());
         table.fill(&cluster);
         cluster

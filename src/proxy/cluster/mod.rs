@@ -49,6 +49,7 @@ pub use retry_budget::RetryBudget;
 use self::time::nanos;
 use self::view::View;
 use crate::model::{self, ClusterKey, Service};
+use crate::proxy::events::Events;
 
 /// Why no endpoint could be picked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +108,9 @@ pub struct Cluster {
 #[derive(Debug)]
 pub(super) struct Shared {
     service: ArcSwap<Service>,
+    /// As logs and metrics name it: `namespace/service`, with the subset where there is one.
+    label: Arc<str>,
+    events: Events,
     limits: Limits,
     retry_budget: RetryBudget,
     /// Endpoints that are ejected, and how many may be.
@@ -125,11 +129,27 @@ impl Shared {
 impl Cluster {
     /// Without endpoints, until [`Cluster::set_endpoints`].
     pub fn new(key: ClusterKey, service: &Arc<Service>, zone: Option<Arc<str>>) -> Arc<Self> {
+        Self::telling(key, service, zone, Events::default())
+    }
+
+    /// As [`Cluster::new`]; what it detects goes to `events`.
+    pub fn telling(
+        key: ClusterKey,
+        service: &Arc<Service>,
+        zone: Option<Arc<str>>,
+        events: Events,
+    ) -> Arc<Self> {
+        let label = match &key.subset {
+            Some(subset) => format!("{}/{subset}", key.service),
+            None => key.service.to_string(),
+        };
         Arc::new(Self {
             key,
             zone,
             shared: Arc::new(Shared {
                 service: ArcSwap::new(service.clone()),
+                label: label.into(),
+                events,
                 limits: Limits::new(&service.circuit),
                 retry_budget: RetryBudget::new(&service.circuit),
                 ejected: limits::Gauge::default(),
@@ -307,7 +327,9 @@ impl Cluster {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let policy = self.shared.service.load().balance.policy;
         let set = self.set.load();
+        let before = self.view.load();
         let view = View::new(generation, &set, policy, self.zone.as_deref(), now);
+        let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));
     }
 }

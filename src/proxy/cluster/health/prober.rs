@@ -20,6 +20,7 @@ use crate::identity::{ClientConfigs, ClientTls, TlsError, server_name};
 use crate::model::{HealthProbe, Protocol};
 use crate::proxy::cluster::Clusters;
 use crate::proxy::destination::{Handshake, alpn};
+use crate::proxy::events::{Cause, Events, Subject};
 
 /// Questions under way at once; where that is not enough, all wait longer.
 pub const PROBES_MAX: usize = 64;
@@ -70,6 +71,8 @@ struct Prober {
 struct Checked {
     target: Arc<Target>,
     progress: Progress,
+    /// When its state began, as far as is known.
+    since: Instant,
     /// The last question's begin.
     asked: Instant,
     /// Made with the first question; kept, so that certificates are read again only when they change.
@@ -101,6 +104,7 @@ impl Prober {
                 self.turns.push(Reverse((turn, target.id)));
                 let checked = Checked {
                     progress: Progress::at(state),
+                    since: now,
                     asked: now,
                     tls: None,
                     target,
@@ -159,18 +163,49 @@ impl Prober {
         checked.target.health.count(&result);
         if checked.progress.state != before {
             checked.target.health.set(checked.progress.state);
-            tell(&checked.target, &result);
+            let lasted = now - std::mem::replace(&mut checked.since, now);
+            tell(
+                self.clusters.events(),
+                &checked.target,
+                before,
+                lasted,
+                &result,
+            );
             self.clusters.health_changed(&checked.target.service);
         }
     }
 }
 
-fn tell(target: &Target, result: &Result<(), String>) {
-    let (service, endpoint) = (&target.service, target.address);
-    match result {
-        Ok(()) => tracing::info!(%service, %endpoint, "Health check passes"),
-        Err(reason) => tracing::warn!(%service, %endpoint, %reason, "Health check fails"),
-    }
+fn tell(
+    events: &Events,
+    target: &Target,
+    before: State,
+    lasted: Duration,
+    result: &Result<(), String>,
+) {
+    let (service, endpoint) = (target.service.to_string(), target.address);
+    let (evidence, action, lasted) = match result {
+        // Nobody had doubted it.
+        Ok(()) if before == State::Assumed => return,
+        Ok(()) => {
+            tracing::info!(service, %endpoint, "Health check passes");
+            (
+                "its health check passes".to_owned(),
+                "returned",
+                Some(lasted),
+            )
+        }
+        Err(reason) => {
+            tracing::warn!(service, %endpoint, %reason, "Health check fails");
+            (reason.clone(), "taken out", None)
+        }
+    };
+    let subject = Subject {
+        service: &service,
+        endpoint: Some(endpoint),
+        instance: target.instance.as_deref(),
+    };
+    events.record(subject, Cause::HealthCheck, evidence, action, lasted);
 }
 
 impl Checked {

@@ -245,6 +245,16 @@ async fn an_endpoint_that_fails_its_check_gets_nothing_until_it_passes_again() {
     ill.says(200);
     scene.becomes(ill.address, State::Passing).await;
     assert_eq!(scene.picked().len(), 2);
+    let events = scene.clusters.events().since(0, 9).events;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.cause, &*event.action, event.evidence.as_str()))
+        .collect();
+    let expected = [
+        ("health_check", "taken out", &*obstacle),
+        ("health_check", "returned", "its health check passes"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

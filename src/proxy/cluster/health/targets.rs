@@ -29,6 +29,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// As configured or registered.
     pub written: Address,
+    /// The registry's instance id, where it comes from there.
+    pub instance: Option<Arc<str>>,
     /// What its port speaks; None where that is not declared.
     pub protocol: Option<Protocol>,
     pub tls: Option<UpstreamTls>,
@@ -98,6 +100,7 @@ fn target(
             && target.protocol == protocol
             && target.tls == service.tls
             && target.written == member.endpoint.address
+            && target.instance == member.endpoint.instance
     };
     let health = match &known {
         Some(target) if asks_the_same(target) => return target.clone(),
@@ -112,6 +115,7 @@ fn target(
         service: service.name.clone(),
         address: member.address,
         written: member.endpoint.address.clone(),
+        instance: member.endpoint.instance.clone(),
         protocol,
         tls: service.tls.clone(),
         check: check.clone(),
