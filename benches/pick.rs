@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use pillion::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, EndpointUpdate, Name, Outlier,
-    PathNormalization, Policy, Service, Snapshot,
+    Address, Balance, ClusterKey, Endpoint, EndpointState, EndpointUpdate, Name, Policy, Service,
+    Snapshot,
 };
 use pillion::proxy::cluster::{Cluster, Clusters, Outcome};
 use tokio::time::Instant;
@@ -38,15 +38,8 @@ fn endpoint(number: u32, weight: u32) -> Endpoint {
 
 fn service(name: &str, policy: Policy) -> Service {
     Service {
-        name: Name::local(name),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        subsets: Vec::new(),
         balance: Balance { policy },
-        outlier: Outlier::default(),
-        circuit: Circuit::default(),
-        path: PathNormalization::default(),
-        tls: None,
+        ..Service::new(Name::local(name))
     }
 }
 

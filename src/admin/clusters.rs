@@ -32,8 +32,22 @@ pub struct EndpointView {
     pub latency_ms: Option<f64>,
     pub requests: u64,
     pub failures: u64,
+    /// What its health checks say; None where it is not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct CheckView {
+    /// `assumed` (not judged yet, used), `unproven` (not judged yet, not used while others are), `passing` or `failing`.
+    pub state: String,
+    pub checks: u64,
+    pub failures: u64,
+    /// Why the last check failed; None after one that passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 const COLUMNS: [&str; 11] = [

@@ -13,6 +13,6 @@ mod server;
 mod state;
 
 pub use client::{ProbeError, get, post, probe};
-pub use clusters::{ClusterView, EndpointView};
+pub use clusters::{CheckView, ClusterView, EndpointView};
 pub use server::serve;
 pub use state::State;

@@ -25,7 +25,7 @@ const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_AND_CHANGE: &str = "GET, HEAD, POST";
 
-const PAGES: [Page; 13] = [
+const PAGES: [Page; 14] = [
     Page {
         path: "/",
         allow: READ,
@@ -79,6 +79,12 @@ const PAGES: [Page; 13] = [
         allow: READ,
         about: "endpoints with state, load and why; ?service=TEXT narrows, ?format=json or Accept: application/json",
         answer: show_clusters,
+    },
+    Page {
+        path: "/events",
+        allow: READ,
+        about: "what was detected and done, as JSON, the oldest first; ?since=ID gives what came later",
+        answer: show_events,
     },
     Page {
         path: "/log",
@@ -167,6 +173,14 @@ fn show_clusters(state: &State, request: &Request) -> Answer {
     match as_json {
         true => respond::json(&views),
         false => respond::text(StatusCode::OK, clusters::table(&views)),
+    }
+}
+
+fn show_events(state: &State, request: &Request) -> Answer {
+    let since = parameter(request, "since").map(|since| since.parse());
+    match since.unwrap_or(Ok(0)) {
+        Ok(since) => respond::json(&(state.events)(since)),
+        Err(_) => respond::text(StatusCode::BAD_REQUEST, "since is the id of an event"),
     }
 }
 

@@ -1,6 +1,7 @@
 use serde_json::Value;
 
 use super::ClusterView;
+use crate::api::Events;
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 type TryChange = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -16,6 +17,8 @@ pub struct State {
     /// What is wrong with the documents as they are now; an empty list when nothing is.
     pub problems: Ask<Value>,
     pub clusters: Ask<Vec<ClusterView>>,
+    /// What has been detected and done, after the event of this id.
+    pub events: Box<dyn Fn(u64) -> Events + Send + Sync>,
     /// The metrics as text: OpenMetrics when true, else the Prometheus format.
     pub metrics: Box<dyn Fn(bool) -> String + Send + Sync>,
     /// Begins to drain; more than once does no harm.
@@ -36,6 +39,7 @@ impl State {
             config: Box::new(|| Value::Null),
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),
+            events: Box::new(|_| Events::default()),
             metrics: Box::new(|_| String::new()),
             drain: Box::new(|| ()),
             log_level: Box::new(String::new),

@@ -10,6 +10,7 @@
 pub mod client;
 mod document;
 mod error;
+mod event;
 mod frames;
 mod instance;
 mod sidecar;
@@ -20,19 +21,20 @@ pub use document::{
     Action, Applied, Change, Diff, Document, DocumentKey, Documents, History, HistoryEntry,
 };
 pub use error::{ErrorBody, ErrorDetail, Problem, Severity, Snippet};
+pub use event::{Event, Events};
 pub use frames::{FRAME_BYTES_MAX, FrameDecoder, FrameError};
 pub use instance::{
     Instance, InstancePort, InstanceState, Load, Protocol, Registered, Registration,
     ServiceInstances, ServiceSummary, Services, StateChange,
 };
 pub use sidecar::{
-    Acknowledged, Frame, FrameAnswer, FrameInstance, Rejection, SidecarRejection, SidecarStatus,
-    Sidecars,
+    Acknowledged, EVENTS_PER_FRAME_MAX, Frame, FrameAnswer, FrameInstance, Rejection,
+    SidecarRejection, SidecarStatus, Sidecars,
 };
 pub use watch::{InstancesChange, ServiceSet, WatchFrame, WatchQuery};
 
 /// The version of everything in this module; it grows only when an old reader could misunderstand a new writer.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// The request header that carries the sender's [`WIRE_VERSION`]; absent means a human with curl.
 pub const VERSION_HEADER: &str = "x-pillion-wire-version";

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceState, Load, Problem};
+use super::{Event, InstanceState, Load, Problem};
 
 /// `POST /v1/sidecars/{sidecar}/frames`: sent each second, and at once after a revision was applied or refused.
 /// It renews every instance in it, and acknowledges what its watch has delivered. Nothing of it is stored but a changed state.
@@ -13,7 +13,13 @@ pub struct Frame {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejection>,
     pub instances: Vec<FrameInstance>,
+    /// What it has detected since its last frame, [`EVENTS_PER_FRAME_MAX`] at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
 }
+
+/// More events of one frame are not listed.
+pub const EVENTS_PER_FRAME_MAX: usize = 64;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct FrameInstance {

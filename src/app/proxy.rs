@@ -25,8 +25,9 @@ use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
 use crate::model::{Name, Sidecar, Snapshot};
-use crate::proxy::cluster::{Clusters, resolve};
+use crate::proxy::cluster::{Clusters, health, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
+use crate::proxy::events::EVENTS_MAX;
 use crate::proxy::http1::codec;
 use crate::proxy::settings::Settings;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
@@ -103,6 +104,10 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         .map(|dns| dns::start(dns.address, upstreams(dns), &metrics))
         .transpose()?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
+    let probing = tokio::spawn(health::prober::run(
+        plane.clusters().clone(),
+        plane.client_tls().clone(),
+    ));
     view::register_metrics(&metrics, plane.clusters().clone());
     let status = Arc::new(Status::new(&metrics));
     let mut process = Process {
@@ -143,6 +148,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         .await?;
     process.leave(&bootstrap, changes).await;
     resolving.abort();
+    probing.abort();
     Ok(())
 }
 
@@ -296,6 +302,8 @@ impl Process {
         let mut settings = discovery::Settings::new(&name, options.collect());
         settings.services = wanted_services(&registry.services, &bootstrap.namespace);
         settings.snapshot = bootstrap.snapshot.clone();
+        let events = self.plane.clusters().events().clone();
+        settings.events = Some(Box::new(move |since, max| events.since(since, max)));
         let advertise = advertised(bootstrap);
         settings.registrations = discovery::registrations(&name, &advertise, &bootstrap.apps);
         for (_, registration) in &mut settings.registrations {
@@ -344,6 +352,7 @@ impl Process {
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
+        let events = clusters.events().clone();
         let (config, problems, drain) = (
             self.status.clone(),
             self.status.clone(),
@@ -367,6 +376,7 @@ impl Process {
                 )
             }),
             clusters: Box::new(move || view::clusters(&clusters)),
+            events: Box::new(move |since| events.since(since, EVENTS_MAX)),
             metrics: Box::new(move |openmetrics| {
                 metrics.encode(if openmetrics {
                     crate::telemetry::metrics::Format::OpenMetrics

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::admin::{ClusterView, EndpointView};
+use crate::admin::{CheckView, ClusterView, EndpointView};
 use crate::api::Rejection;
 use crate::config::Problem;
 use crate::model::{
     BackendTarget, HostPattern, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::Clusters;
+use crate::proxy::cluster::health::{Health, State};
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::report::EndpointReport;
 use crate::telemetry::metrics::{Registry, Scrape};
@@ -45,8 +46,10 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         state: match report.standing {
             Standing::Healthy => "passing",
             Standing::Ejected => "ejected",
+            Standing::Unproven => "unproven",
             Standing::Critical => "critical",
             Standing::Unreachable => "unreachable",
+            Standing::Failing => "failing",
             Standing::Out => "out",
         }
         .to_owned(),
@@ -59,6 +62,12 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1e3),
         requests: totals.iter().sum(),
         failures: failures.map(|outcome| totals[outcome]).sum(),
+        check: endpoint.health.as_ref().map(|health| CheckView {
+            state: health.state().as_str().to_owned(),
+            checks: health.checks(),
+            failures: health.failures(),
+            obstacle: health.obstacle().as_deref().map(str::to_owned),
+        }),
         instance: endpoint.model.instance.as_deref().map(str::to_owned),
     }
 }
@@ -165,6 +174,13 @@ fn service_view(service: &Service) -> Value {
                 .map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<serde_json::Map<_, _>>()}))
             .collect::<Vec<_>>(),
         "balance": service.balance.policy.as_str(),
+        "health": service.health.as_ref().map(|check| json!({
+            "probe": check.probe.as_str(),
+            "interval_ms": check.interval.as_millis() as u64,
+            "timeout_ms": check.timeout.as_millis() as u64,
+            "healthy_threshold": check.healthy_threshold,
+            "unhealthy_threshold": check.unhealthy_threshold,
+        })),
         "path": normalization(&service.path),
         "outlier": {
             "consecutive_5xx": service.outlier.consecutive_5xx,
@@ -198,6 +214,14 @@ pub fn problems(problems: &[Problem], refused: bool, rejected: Option<&Rejection
 pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
     metrics.collect(move |scrape| {
         let now = Instant::now();
+        for (cause, count) in clusters.events().totals() {
+            scrape.counter(
+                "pillion_events_total",
+                "Detections and failovers, by what caused them.",
+                &[("cause", cause.as_str())],
+                count,
+            );
+        }
         for cluster in clusters.iter() {
             let service = match &cluster.key.subset {
                 Some(subset) => format!("{}/{subset}", cluster.key.service),
@@ -290,5 +314,32 @@ fn endpoint_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &End
         "Times the endpoint was ejected.",
         &labels,
         report.ejections,
+    );
+    if let Some(health) = &report.endpoint.health {
+        check_metrics(scrape, &labels, health);
+    }
+}
+
+fn check_metrics(scrape: &mut Scrape, labels: &[(&'static str, &str)], health: &Health) {
+    scrape.gauge(
+        "pillion_endpoint_health_passing",
+        "1 while the endpoint passes its health check, or has not been judged since this proxy began.",
+        labels,
+        f64::from(u8::from(matches!(
+            health.state(),
+            State::Passing | State::Assumed
+        ))),
+    );
+    scrape.counter(
+        "pillion_endpoint_health_checks_total",
+        "Health checks of the endpoint.",
+        labels,
+        health.checks(),
+    );
+    scrape.counter(
+        "pillion_endpoint_health_check_failures_total",
+        "Health checks that the endpoint failed.",
+        labels,
+        health.failures(),
     );
 }

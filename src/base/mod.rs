@@ -1,4 +1,4 @@
-//! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off.
+//! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off, the latest events.
 
 pub mod backoff;
 pub mod buffer;
@@ -7,6 +7,7 @@ pub mod ewma;
 pub mod listening;
 pub mod memory;
 pub mod net;
+pub mod recent;
 pub mod rng;
 pub mod timer;
 pub mod units;

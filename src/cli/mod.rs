@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod config;
 mod demo;
+mod events;
 mod health;
 mod inject;
 mod intercept;
@@ -44,6 +45,8 @@ enum Command {
     Demo(demo::Arguments),
     /// The mesh documents in the registry, by revision
     Config(config::Arguments),
+    /// What proxies have detected, and what they did about it
+    Events(events::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Put sidecars beside Kubernetes pods, in files or by an admission webhook
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),

@@ -3,6 +3,7 @@
 //! Those of balancing, outliers and circuits are the `Default` of their types in `model`, those of the access log in `telemetry`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -24,6 +25,15 @@ pub const BACKEND_WEIGHT: u32 = 1;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 /// Most of any weight, as in the Gateway API.
 pub const WEIGHT_MAX: u64 = 1_000_000;
+
+// Health checks of endpoints
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Passes in a row that bring an endpoint back, and failures in a row that take it out.
+pub const HEALTHY_THRESHOLD: u32 = 2;
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+pub const HEALTH_THRESHOLD_MAX: u64 = 100;
+pub const HEALTH_STATUSES: RangeInclusive<u16> = 200..=399;
 
 // Gateways
 pub const GATEWAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
-    BackendTarget, ClusterKey, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
+    BackendTarget, ClusterKey, HealthCheck, HealthProbe, Name, OnHalfClose, PathAction,
+    PathNormalization, Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -258,6 +259,56 @@ fn listeners_and_services_say_what_becomes_of_paths_in_either_form() {
     assert_eq!(reviews.path, PathNormalization::default());
     let tcp = "kind: Gateway\nname: edge\nlisteners: [{name: a, port: 80, protocol: TCP, backend: {name: s}, path: {}}]\n---\n{kind: Service, name: s}\n";
     assert!(errors(tcp)[0].contains("a TCP listener has no `path`"));
+}
+
+fn health_of(written: &str) -> HealthCheck {
+    let snapshot = snapshot(&format!("kind: Service\nname: s\nhealth: {written}\n"));
+    let health = snapshot.services[&Name::local("s")].health.clone();
+    Arc::unwrap_or_clone(health.expect("a health check"))
+}
+
+#[test]
+fn a_health_check_is_a_word_or_a_mapping_and_has_every_default() {
+    let tcp = health_of("tcp");
+    assert_eq!(tcp, health_of("{tcp: {}}"));
+    assert_eq!((tcp.healthy_threshold, tcp.unhealthy_threshold), (2, 3));
+    assert_eq!(health_of("grpc"), health_of("{grpc: {}}"));
+    let written = "{http: {path: /up, host: s.test, statuses: [200, 301-399]}, interval: 1s, unhealthy_threshold: 1}";
+    let http = health_of(written);
+    let probe = HealthProbe::Http {
+        path: "/up".into(),
+        host: Some("s.test".into()),
+        statuses: vec![200..=200, 301..=399],
+    };
+    assert_eq!(http.probe, probe);
+    assert_eq!((http.interval.as_secs(), http.unhealthy_threshold), (1, 1));
+    assert_eq!(http.timeout, tcp.timeout);
+}
+
+#[test]
+fn what_is_wrong_with_a_health_check_is_said_where_it_is() {
+    for (written, said) in [
+        ("{http: {path: up}}", "health.http.path: `up` is no path"),
+        ("{http: {}}", "health.http: `path` is missing"),
+        (
+            "{http: {path: /, statuses: [399-200]}}",
+            "health.http.statuses[0]: `399-200` is no status",
+        ),
+        (
+            "{http: {path: /, host: 'a b'}}",
+            "health.http.host: `a b` is not a host",
+        ),
+        ("{tcp: {}, grpc: {}}", "health: more than one kind of probe"),
+        ("{tcp: {}, interval: 0s}", "health.interval: must be longer"),
+        ("{tcp: {}, healthy_threshold: 0}", "0 is out of range"),
+        ("icmp", "health: `icmp` is not known here"),
+    ] {
+        let found = errors(&format!("kind: Service\nname: s\nhealth: {written}\n"));
+        assert!(
+            found.len() == 1 && found[0].contains(said),
+            "{written}: {found:?}"
+        );
+    }
 }
 
 #[test]

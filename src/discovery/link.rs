@@ -11,12 +11,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use crate::api::{
-    Client, ClientError, Frame, FrameInstance, InstanceState, Registration, WatchQuery, WatchStream,
+    Client, ClientError, EVENTS_PER_FRAME_MAX, Event, Frame, FrameInstance, InstanceState,
+    Registration, WatchQuery, WatchStream,
 };
 use crate::base::backoff::Backoff;
 use crate::model::Name;
 
-use super::settings::{MeasureLoad, Settings};
+use super::settings::{MeasureLoad, ReadEvents, Settings};
 use super::shared::{Shared, Standing};
 
 /// Between a frame and the next that only acknowledges, so that a burst of changes is acknowledged together.
@@ -31,6 +32,9 @@ pub(super) struct Link {
     services: Option<Vec<String>>,
     registrations: Vec<(String, Registration)>,
     load: Option<MeasureLoad>,
+    events: Option<ReadEvents>,
+    /// The last event that a registry has taken. What it has not is told again, as long as it is remembered.
+    event_told: u64,
     frame_interval: Duration,
     backoff: Backoff,
     /// What our instances are; None before the process is ready, and after it has left.
@@ -78,6 +82,8 @@ impl Link {
                 .map(|names| names.iter().map(Name::to_string).collect()),
             registrations: settings.registrations,
             load: settings.load,
+            events: settings.events,
+            event_told: 0,
             frame_interval: settings.frame_interval,
             backoff: settings.backoff,
             announced,
@@ -178,9 +184,9 @@ impl Link {
         standing: &mut watch::Receiver<Standing>,
     ) -> Result<(), ClientError> {
         self.register(client).await?;
-        let answer = client
-            .send_frame(&self.sidecar, &self.frame(standing))
-            .await?;
+        let frame = self.frame(standing);
+        let answer = client.send_frame(&self.sidecar, &frame).await?;
+        self.events_told(&frame.events);
         for id in &answer.unknown {
             info!(
                 instance = id,
@@ -243,7 +249,24 @@ impl Link {
             applied_revision: standing.applied_revision,
             rejected: standing.rejected,
             instances: instances.collect(),
+            events: self.new_events(),
         }
+    }
+
+    fn new_events(&self) -> Vec<Event> {
+        let events = self.events.as_ref();
+        let events = events.map(|events| events(self.event_told, EVENTS_PER_FRAME_MAX));
+        events.unwrap_or_default().events
+    }
+
+    /// A gap before the first of them was forgotten while no registry could be told.
+    fn events_told(&mut self, events: &[Event]) {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            return;
+        };
+        let forgotten = first.id.saturating_sub(self.event_told + 1);
+        self.shared.events_forgotten(forgotten);
+        self.event_told = last.id;
     }
 
     async fn leave(&mut self, client: &Client) -> Result<Option<Left>, ClientError> {

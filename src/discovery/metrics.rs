@@ -59,6 +59,12 @@ pub(super) fn collect(status: &Status, scrape: &mut Scrape) {
         &[],
         status.listings,
     );
+    scrape.counter(
+        "pillion_discovery_events_forgotten_total",
+        "Events that were forgotten before a registry could be told of them.",
+        &[],
+        status.events_forgotten,
+    );
 }
 
 fn flag(is: bool) -> f64 {

@@ -35,7 +35,7 @@ use crate::telemetry::metrics::Registry;
 
 pub use changes::{DocumentsChange, EndpointsChange};
 pub use registration::registrations;
-pub use settings::{MeasureLoad, Settings};
+pub use settings::{MeasureLoad, ReadEvents, Settings};
 pub use status::{Source, Status};
 
 use keeper::Keeper;

@@ -1,12 +1,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::{ClientOptions, Load, Registration};
+use crate::api::{ClientOptions, Events, Load, Registration};
 use crate::base::backoff::Backoff;
 use crate::model::Name;
 
 /// Measures this instance; absent members are those that cannot be measured.
 pub type MeasureLoad = Box<dyn Fn() -> Load + Send>;
+
+/// The events that came after this id, so many at most.
+pub type ReadEvents = Box<dyn Fn(u64, usize) -> Events + Send>;
 
 /// What discovery is told by the bootstrap file.
 pub struct Settings {
@@ -22,6 +25,8 @@ pub struct Settings {
     pub snapshot: Option<PathBuf>,
     /// None sends no load: an invented figure is worse than none.
     pub load: Option<MeasureLoad>,
+    /// What the registry is told of; None tells nothing.
+    pub events: Option<ReadEvents>,
     /// Between two frames.
     pub frame_interval: Duration,
     /// How long a registry may take to answer at the start, before the snapshot on disk is used.
@@ -39,6 +44,7 @@ impl Settings {
             registrations: Vec::new(),
             snapshot: None,
             load: None,
+            events: None,
             frame_interval: Duration::from_secs(1),
             first_answer_timeout: Duration::from_secs(1),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),

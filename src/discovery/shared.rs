@@ -115,6 +115,12 @@ impl Shared {
         state.status.last_error = Some(reason.to_owned());
     }
 
+    pub fn events_forgotten(&self, count: u64) {
+        if count > 0 {
+            self.lock().status.events_forgotten += count;
+        }
+    }
+
     pub fn registered(&self, count: usize, problem: Option<String>) {
         let mut state = self.lock();
         state.status.registered = count;

@@ -26,6 +26,8 @@ pub struct Status {
     pub connects: u64,
     /// Whole listings received since the start.
     pub listings: u64,
+    /// Events that were forgotten before a registry could be told.
+    pub events_forgotten: u64,
 }
 
 /// Where the state in effect comes from.

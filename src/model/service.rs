@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, Name, PathNormalization};
+use super::{Endpoint, HealthCheck, Name, PathNormalization};
 
 /// A `Service`: its ports, its endpoints, and how traffic to it is treated.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     pub subsets: Vec<Subset>,
     pub balance: Balance,
+    /// None asks nobody: an endpoint is as good as its last requests.
+    pub health: Option<Arc<HealthCheck>>,
     pub outlier: Outlier,
     pub circuit: Circuit,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
@@ -31,6 +33,7 @@ impl Service {
             endpoints: Vec::new(),
             subsets: Vec::new(),
             balance: Balance::default(),
+            health: None,
             outlier: Outlier::default(),
             circuit: Circuit::default(),
             path: PathNormalization::default(),

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
 use super::cluster::Clusters;
-use super::destination::{Destination, Security, Tls};
+use super::destination::{Destination, Security, Tls, alpn};
 use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
 use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
@@ -75,7 +75,7 @@ pub struct DataPlane {
     /// Services that discovery has told of, with a document or without.
     discovered: HashSet<Name>,
     virtual_addresses: VirtualAddresses,
-    client_tls: ClientConfigs,
+    client_tls: Arc<ClientConfigs>,
 }
 
 /// One worker's socket for an entry.
@@ -127,7 +127,7 @@ impl DataPlane {
             snapshot: Arc::default(),
             discovered: HashSet::new(),
             virtual_addresses: VirtualAddresses::default(),
-            client_tls: ClientConfigs::default(),
+            client_tls: Arc::default(),
             sidecar: start.sidecar,
         };
         plane.serve_sidecar()?;
@@ -144,9 +144,14 @@ impl DataPlane {
         self.unopened.is_none()
     }
 
-    /// All clusters, for reports and for the resolver.
+    /// All clusters, for reports, for the resolver and for the prober.
     pub fn clusters(&self) -> &Arc<Clusters> {
         &self.clusters
+    }
+
+    /// TLS towards endpoints, for the prober.
+    pub fn client_tls(&self) -> &Arc<ClientConfigs> {
+        &self.client_tls
     }
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
@@ -607,11 +612,7 @@ impl DataPlane {
     }
 
     fn security(&self, settings: model::UpstreamTls, protocol: Option<Protocol>) -> Security {
-        let alpn = match protocol {
-            Some(Protocol::Tcp) => &[],
-            Some(Protocol::Http) => ALPN_HTTP1,
-            Some(Protocol::Http2 | Protocol::Grpc) | None => ALPN_HTTP,
-        };
+        let alpn = alpn(protocol);
         let http1 = if protocol == Some(Protocol::Tcp) {
             alpn
         } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::identity::{ClientTls, server_name};
+use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientTls, server_name};
 use crate::model::{Protocol, UpstreamTls};
 use crate::proxy::cluster::{Cluster, Endpoint};
 use crate::telemetry::metrics::ServiceSeries;
@@ -43,6 +43,15 @@ pub struct Tls {
 
 /// What one connection's handshake needs.
 pub type Handshake = (Arc<ClientConfig>, ServerName<'static>);
+
+/// What TLS offers to speak to a port of this protocol.
+pub fn alpn(protocol: Option<Protocol>) -> &'static [&'static [u8]] {
+    match protocol {
+        Some(Protocol::Tcp) => &[],
+        Some(Protocol::Http) => ALPN_HTTP1,
+        Some(Protocol::Http2 | Protocol::Grpc) | None => ALPN_HTTP,
+    }
+}
 
 impl Destination {
     /// Whether a request goes out over HTTP/2, when TLS does not negotiate it. An unknown port gets what the client

@@ -24,5 +24,6 @@ pub mod destination;
 pub mod passthrough;
 pub mod upstream;
 
+pub mod events;
 pub mod failure;
 pub mod settings;

@@ -6,6 +6,7 @@
 //! Leaves out: what documents mean ([`crate::config`] says), where the process's settings come from, routing of anything.
 
 pub mod documents;
+mod events;
 pub mod http;
 pub mod instances;
 mod keys;
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 pub use limits::Limits;
 pub use refusal::Refusal;
 
+use crate::api::Event;
+use crate::base::recent::Recent;
 use crate::store::{Revision, Store, StoreError};
 use documents::Documents;
 use instances::Instances;
@@ -37,6 +40,7 @@ pub struct Registry {
     instances: Instances,
     documents: Documents,
     sidecars: Arc<Sidecars>,
+    events: Recent<Event>,
     limits: Limits,
     metrics: Metrics,
 }
@@ -52,6 +56,7 @@ impl Registry {
             instances: Instances::new(now),
             documents: Documents::default(),
             sidecars: Arc::default(),
+            events: Recent::new(events::EVENTS_MAX),
             limits,
             metrics: Metrics::default(),
         }))

@@ -106,6 +106,29 @@ def a_killed_server_is_unavailable(mesh, way):
     server.kill()
 
 
+def a_server_that_is_not_serving_gets_no_calls(mesh, way):
+    """grpcio: a server whose health service says NOT_SERVING gets no calls until it says SERVING"""
+    with channel(mesh, way, "grpc") as on, channel(mesh, way, "checked") as checked:
+        assert unary(checked, "Unary", b"x")[0] == b"x"
+        unary(on, "Serving", b"no")
+        error = eventually(lambda: error_of(lambda: unary(checked, "Unary", b"x")))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE and "health check" in error.details(), error
+        unary(on, "Serving", b"yes")
+        eventually(lambda: unary(checked, "Unary", b"x"))
+
+
+def eventually(call):
+    """What the call gives once it no longer raises."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except (grpc.RpcError, AssertionError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
 def until_reached(call):
     """A stream whose first message has come; an ejected endpoint may take a while to be tried again."""
     until = time.monotonic() + 60
@@ -137,4 +160,5 @@ def error_of(call):
     raise AssertionError(f"it succeeded: {answer}")
 
 
-CHECKS = (all_kinds_of_call, trailers_and_statuses, deadlines, many_calls_at_once, a_killed_server_is_unavailable, an_idle_watch_stays_up)
+CHECKS = (all_kinds_of_call, trailers_and_statuses, deadlines, many_calls_at_once, a_killed_server_is_unavailable,
+          a_server_that_is_not_serving_gets_no_calls, an_idle_watch_stays_up)

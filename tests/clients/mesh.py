@@ -106,6 +106,7 @@ SERVICES = {
     "h1-tls": ("https", "http", True),
     "h2-tls": ("https", "http2", True),
     "grpc": ("grpc", "grpc", False),
+    "checked": ("grpc", "grpc", False),
     "ws": ("websocket", "http", False),
     "sealed": ("https", "tcp", False),
 }
@@ -171,6 +172,7 @@ class Mesh:
     def service(self, name, address, protocol, tls):
         lines = ["kind: Service", f"name: {name}", f"ports: [{{port: {PORT}, protocol: {protocol}}}]",
                  f'endpoints: [{{address: "{address}"}}]']
+        lines += ["health: {grpc: {service: test.Echo}, interval: 50ms}"] if name == "checked" else []
         lines += [f'tls: {{ca: "{self.ca}", sni: {name}.test}}'] if tls else []
         return "\n".join(lines)
 

@@ -69,6 +69,15 @@ def serve_http(port, tls_port, certificate, key):
 
 def serve_grpc(port):
     import grpc
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+    checked = health.HealthServicer()
+
+    def serving(request, context):
+        """What the health service says of test.Echo from now on."""
+        states = health_pb2.HealthCheckResponse
+        checked.set("test.Echo", states.SERVING if request == b"yes" else states.NOT_SERVING)
+        return request
 
     def unary(request, context):
         context.set_trailing_metadata((("echo-trailer", "kept"), ("echo-trailer-bin", b"\x00\xff")))
@@ -107,10 +116,13 @@ def serve_grpc(port):
         "Unary": grpc.unary_unary_rpc_method_handler(unary), "Expand": grpc.unary_stream_rpc_method_handler(expand),
         "Collect": grpc.stream_unary_rpc_method_handler(collect), "Chat": grpc.stream_stream_rpc_method_handler(chat),
         "Fail": grpc.unary_unary_rpc_method_handler(fail), "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
+        "Serving": grpc.unary_unary_rpc_method_handler(serving),
         "Watch": grpc.unary_stream_rpc_method_handler(watch), "Endless": grpc.unary_stream_rpc_method_handler(endless),
     }
     server = grpc.server(futures.ThreadPoolExecutor(32))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(checked, server)
+    serving(b"yes", None)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     server.wait_for_termination()

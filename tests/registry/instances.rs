@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pillion::api::{Instance, InstanceState, ServiceInstances};
+use pillion::api::{Event, Events, Frame, Instance, InstanceState, ServiceInstances};
 use pillion::model::Name;
 use pillion::registry::watch::LongPoll;
 use tokio::net::TcpListener;
@@ -35,6 +35,35 @@ async fn left(harness: &Harness) -> usize {
         .unwrap()
         .instances
         .len()
+}
+
+#[tokio::test]
+async fn what_a_sidecar_has_detected_is_listed_with_who_it_was() {
+    let harness = Harness::start().await;
+    let event = |evidence: &str| Event {
+        id: 7,
+        service: "default/cart".to_owned(),
+        cause: "health_check".into(),
+        evidence: evidence.to_owned(),
+        ..Event::default()
+    };
+    let frame = |events| Frame {
+        events,
+        ..Frame::default()
+    };
+    let first = frame(vec![event("one"), event(&"x".repeat(5_000))]);
+    harness.client.send_frame("a", &first).await.unwrap();
+    let crowd = frame(vec![event("crowd"); 200]);
+    harness.client.send_frame("b", &crowd).await.unwrap();
+    let listed: Events = harness.client.get("/v1/events").await.unwrap();
+    let ids: Vec<u64> = listed.events.iter().map(|event| event.id).collect();
+    assert_eq!(ids, (1..=66).collect::<Vec<_>>());
+    assert_eq!(listed.last, 66);
+    assert_eq!(listed.events[0].sidecar.as_deref(), Some("a"));
+    assert_eq!(listed.events[1].evidence.len(), 300);
+    assert_eq!(listed.events[2].sidecar.as_deref(), Some("b"));
+    let later: Events = harness.client.get("/v1/events?since=65").await.unwrap();
+    assert_eq!(later.events.len(), 1);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ fn health(cursor: Cursor<'_>) -> Option<AppHealth> {
 
 fn detailed_health(fields: &mut Fields<'_, '_>) -> Option<AppHealth> {
     let http = fields.optional("http", |cursor| {
-        cursor.fields(|fields| fields.required("path", path))
+        cursor.fields(|fields| fields.required("path", |c| c.absolute_path()))
     });
     let tcp = fields.optional("tcp", |cursor| cursor.fields(|_| Some(())));
     if http.is_some() && tcp.is_some() {
@@ -89,14 +89,6 @@ fn detailed_health(fields: &mut Fields<'_, '_>) -> Option<AppHealth> {
         timeout: timeout.unwrap_or(health.timeout),
         ..health
     })
-}
-
-fn path(cursor: Cursor<'_>) -> Option<Arc<str>> {
-    let text = cursor.filled_text()?;
-    match text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Some(text.into()),
-        false => cursor.error(format!("`{text}` is no path"), "such as /healthz"),
-    }
 }
 
 fn probed_by(probe: AppProbe) -> AppHealth {

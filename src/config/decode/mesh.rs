@@ -100,6 +100,15 @@ impl<'a> Cursor<'a> {
         ])
     }
 
+    /// The path of a request, such as `/healthz`.
+    pub fn absolute_path(self) -> Option<Arc<str>> {
+        let text = self.filled_text()?;
+        match text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Some(text.into()),
+            false => self.error(format!("`{text}` is no path"), "such as /healthz"),
+        }
+    }
+
     /// `10.0.0.7:8080`, `[::1]:8080` or `db.example.com:5432`.
     pub fn endpoint_address(self) -> Option<Address> {
         let text = self.text()?;

@@ -6,6 +6,7 @@
 mod document;
 mod filter;
 mod gateway;
+mod health;
 mod kubernetes_service;
 mod path;
 mod route;

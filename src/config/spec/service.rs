@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::path;
+use super::{health, path};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
@@ -21,7 +21,7 @@ pub struct ServiceSpec {
 }
 
 pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
-    fields.not_built(&[("health", ""), ("lane", ""), ("failover", "")]);
+    fields.not_built(&[("lane", ""), ("failover", "")]);
     let ports = fields.optional("ports", ports);
     let endpoints = fields.optional("endpoints", endpoints);
     let subsets = fields.optional("subsets", subsets).unwrap_or_default();
@@ -32,6 +32,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
         endpoints: endpoints.unwrap_or_default(),
         subsets,
         balance: fields.optional("balance", balance).unwrap_or_default(),
+        health: fields.optional("health", health::health).map(Arc::new),
         outlier: fields
             .optional("outlier", |c| c.fields(outlier))
             .unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! Registering, frames and leaving.
 
 use super::*;
+use crate::api::{Event, Events};
+use crate::base::recent::Recent;
 
 #[tokio::test]
 async fn an_instance_is_registered_when_it_is_announced_and_again_when_it_is_unknown() {
@@ -47,6 +49,44 @@ async fn an_instance_is_registered_when_it_is_announced_and_again_when_it_is_unk
             .and_then(|frame| frame.instances.first().map(|instance| instance.state))
     };
     until(|| state() == Some(InstanceState::Draining)).await;
+}
+
+#[tokio::test]
+async fn the_registry_is_told_each_event_once_and_again_after_it_was_away() {
+    let mut registry = FakeRegistry::start().await;
+    registry.greet(&listing("a", 0, &[], &[]));
+    let events = Arc::new(Recent::new(3));
+    let happen = |events: &Recent<Event>| {
+        events.push(|id| Event {
+            id,
+            ..Event::default()
+        })
+    };
+    let kept = events.clone();
+    let (discovery, mut changes) = start(Settings {
+        events: Some(Box::new(move |since, max| Events {
+            last: kept.last(),
+            events: kept.since(since, max),
+        })),
+        ..settings(vec![registry.options()])
+    });
+    changes.accept_both().await;
+    happen(&events);
+    let told = |registry: &FakeRegistry| -> Vec<u64> {
+        let told = registry.told();
+        let frames = told.frames.iter();
+        frames
+            .flat_map(|frame| frame.events.iter().map(|event| event.id))
+            .collect()
+    };
+    until(|| told(&registry) == [1]).await;
+    registry.kill().await;
+    until(|| discovery.status().connected.is_none()).await;
+    (0..5).for_each(|_| happen(&events));
+    registry.greet(&listing("a", 0, &[], &[]));
+    registry.open().await;
+    until(|| told(&registry) == [1, 4, 5, 6]).await;
+    until(|| discovery.status().events_forgotten == 2).await;
 }
 
 #[tokio::test]

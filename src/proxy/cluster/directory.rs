@@ -10,22 +10,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
+use super::health::targets::{TargetChange, Targets};
 use super::members::{Member, members};
 use super::{Cluster, Instances};
 use crate::intercept::OriginalDst;
 use crate::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointUpdate, Name, Outlier,
-    PathNormalization, Service, Sidecar, Snapshot, is_virtual,
+    Address, ClusterKey, Endpoint, EndpointUpdate, Name, Service, Sidecar, Snapshot, is_virtual,
 };
+use crate::proxy::events::Events;
 
 /// All clusters of a proxy.
 #[derive(Debug)]
 pub struct Clusters {
     zone: Option<Arc<str>>,
     instances: Arc<Instances>,
+    events: Events,
     table: Mutex<Table>,
     /// The hosts to resolve have changed.
     hosts_changed: Notify,
+    /// The endpoints to check have changed.
+    targets_changed: Notify,
 }
 
 #[derive(Default, Debug)]
@@ -40,6 +44,8 @@ struct Table {
     hosts: HashMap<Arc<str>, Host>,
     /// What the resolver has not been told yet.
     host_changes: Vec<HostChange>,
+    /// What the prober has not been told yet.
+    target_changes: Vec<TargetChange>,
 }
 
 /// A service with what is known of it.
@@ -52,6 +58,8 @@ struct Entry {
     clusters: Vec<Arc<Cluster>>,
     /// The host names among its endpoints.
     hosts: HashSet<Arc<str>>,
+    /// Its endpoints whose health is checked.
+    targets: Targets,
 }
 
 /// A host name among the endpoints.
@@ -90,14 +98,21 @@ impl Clusters {
         Arc::new(Self {
             zone,
             instances: table.instances.clone().unwrap_or_default(),
+            events: Events::default(),
             table: Mutex::new(table),
             hosts_changed: Notify::new(),
+            targets_changed: Notify::new(),
         })
     }
 
     /// Whose address is whose; empty where it is not kept.
     pub fn instances(&self) -> &Arc<Instances> {
         &self.instances
+    }
+
+    /// What its clusters and their prober have detected.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The cluster of a backend reference. A service that has no document (yet) has every default, and what discovery finds.
@@ -107,7 +122,8 @@ impl Clusters {
         if let Some(cluster) = entry.clusters.iter().find(|cluster| cluster.key == *key) {
             return cluster.clone();
         }
-        let cluster = Cluster::new(key.clone(), &entry.service, self.zone.clone());
+        let (zone, events) = (self.zone.clone(), self.events.clone());
+        let cluster = Cluster::telling(key.clone(), &entry.service, zone, events);
         entry.clusters.push(cluster.clone());
         table.fill(&cluster);
         cluster
@@ -125,7 +141,7 @@ impl Clusters {
         if table.documented > snapshot.services.len() {
             table.drop_documents(snapshot);
         }
-        self.tell_resolver(&table);
+        self.tell(&table);
     }
 
     /// Takes over what discovery knows of one service.
@@ -133,7 +149,7 @@ impl Clusters {
         let mut table = self.table();
         table.entry(&update.service).discovered = update.endpoints;
         table.refill(&update.service);
-        self.tell_resolver(&table);
+        self.tell(&table);
     }
 
     /// Forgets clusters that nobody else holds, and services of which nothing is known any more. Call it once the routes of a
@@ -170,6 +186,7 @@ impl Clusters {
         for service in entry.services.clone() {
             table.refill(&service);
         }
+        self.tell(&table);
     }
 
     /// Ready when there are new names to resolve, or old ones to let go.
@@ -183,9 +200,34 @@ impl Clusters {
         }
     }
 
-    fn tell_resolver(&self, table: &Table) {
+    /// Ready when there are endpoints to begin or to end checking.
+    pub(super) async fn target_changes(&self) -> Vec<TargetChange> {
+        loop {
+            let changes = std::mem::take(&mut self.table().target_changes);
+            if !changes.is_empty() {
+                return changes;
+            }
+            self.targets_changed.notified().await;
+        }
+    }
+
+    /// The checks of one of this service's endpoints say something else than before.
+    pub(super) fn health_changed(&self, service: &Name) {
+        if let Some(entry) = self.table().services.get(service) {
+            entry
+                .clusters
+                .iter()
+                .for_each(|cluster| cluster.health_changed());
+        }
+    }
+
+    /// Tells the resolver and the prober what there is for them.
+    fn tell(&self, table: &Table) {
         if !table.host_changes.is_empty() {
             self.hosts_changed.notify_one();
+        }
+        if !table.target_changes.is_empty() {
+            self.targets_changed.notify_one();
         }
     }
 
@@ -227,6 +269,7 @@ impl Table {
     /// Gives a service's clusters their endpoints anew.
     fn refill(&mut self, name: &Name) {
         self.watch_hosts(name);
+        self.watch_health(name);
         let Some(entry) = self.services.get(name) else {
             return;
         };
@@ -247,7 +290,11 @@ impl Table {
         };
         let endpoints = entry.endpoints();
         let endpoints = members(&entry.service, &endpoints, &cluster.key);
-        cluster.set_members(self.resolved(endpoints));
+        let mut members = self.resolved(endpoints);
+        for member in &mut members {
+            member.health = entry.targets.health(member.address).cloned();
+        }
+        cluster.set_members(members);
     }
 
     /// The addresses of these endpoints: of a name, all that it stands for.
@@ -258,12 +305,14 @@ impl Table {
                 Address::Socket(address) => members.push(Member {
                     address: *address,
                     endpoint,
+                    health: None,
                 }),
                 Address::Name { host, port } => {
                     let addresses = self.hosts.get(host).map(|host| &host.addresses[..]);
                     let member = |ip: &IpAddr| Member {
                         address: (*ip, *port).into(),
                         endpoint: endpoint.clone(),
+                        health: None,
                     };
                     members.extend(addresses.unwrap_or_default().iter().map(member));
                 }
@@ -303,6 +352,24 @@ impl Table {
         }
     }
 
+    /// Notes who of this service's endpoints is checked now, and what changes for the prober.
+    fn watch_health(&mut self, name: &Name) {
+        let Some(entry) = self.services.get(name) else {
+            return;
+        };
+        let members = match entry.service.health {
+            Some(_) => self.resolved(entry.endpoints()),
+            None => Vec::new(),
+        };
+        let Some(entry) = self.services.get_mut(name) else {
+            return;
+        };
+        let service = entry.service.clone();
+        entry
+            .targets
+            .follow(&service, &members, &mut self.target_changes);
+    }
+
     fn want(&mut self, host: &Arc<str>, service: &Name) {
         let entry = self.hosts.entry(host.clone()).or_insert_with(|| {
             self.host_changes.push(HostChange::Wanted(host.clone()));
@@ -331,6 +398,7 @@ impl Entry {
             discovered: Vec::new(),
             clusters: Vec::new(),
             hosts: HashSet::new(),
+            targets: Targets::default(),
         }
     }
 
@@ -343,17 +411,7 @@ impl Entry {
 
 /// A service nobody has described.
 fn undocumented(name: &Name) -> Arc<Service> {
-    Arc::new(Service {
-        name: name.clone(),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        subsets: Vec::new(),
-        balance: Balance::default(),
-        outlier: Outlier::default(),
-        circuit: Circuit::default(),
-        path: PathNormalization::default(),
-        tls: None,
-    })
+    Arc::new(Service::new(name.clone()))
 }
 
 #[cfg(test)]

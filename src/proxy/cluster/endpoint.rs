@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use super::Shared;
 use super::breaker::{Breaker, Observation, Phase, Verdict};
+use super::health::{Health, State};
 use super::lease::Outcome;
+use super::members::Member;
 use super::plan::Standing;
 use crate::base::ewma::PeakEwma;
 use crate::model::{self, EndpointState};
+use crate::proxy::events::{Cause, Subject};
 
 /// Unique in the process; the same for an address as long as it stays in its cluster. For pools kept by each worker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -36,30 +39,40 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// As configured or registered; `model.address` may be the name that `address` was resolved from.
     pub model: model::Endpoint,
+    /// What its health checks say; None where it is not checked.
+    pub health: Option<Arc<Health>>,
     load: Arc<Load>,
     shared: Arc<Shared>,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, model: model::Endpoint, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(member: Member, shared: &Arc<Shared>) -> Self {
         Self {
             id: EndpointId::next(),
-            address,
-            model,
+            address: member.address,
+            model: member.endpoint,
+            health: member.health,
             load: Arc::default(),
             shared: shared.clone(),
         }
     }
 
     /// The same endpoint, described anew.
-    pub(super) fn described(&self, model: model::Endpoint) -> Self {
+    pub(super) fn described(&self, member: Member) -> Self {
         Self {
             id: self.id,
             address: self.address,
-            model,
+            model: member.endpoint,
+            health: member.health,
             load: self.load.clone(),
             shared: self.shared.clone(),
         }
+    }
+
+    /// Whether it is described like this already.
+    pub(super) fn is_as(&self, member: &Member) -> bool {
+        self.model == member.endpoint
+            && self.health.as_ref().map(Arc::as_ptr) == member.health.as_ref().map(Arc::as_ptr)
     }
 
     pub(super) fn load(&self) -> &Arc<Load> {
@@ -113,11 +126,14 @@ impl Endpoint {
         if self.model.weight == 0 || self.model.state == EndpointState::Draining {
             return Standing::Out;
         }
+        let checked = self.health.as_ref().map(|health| health.state());
         let breaker = self.breaker();
         match breaker.phase {
-            Phase::Closed if self.model.state == EndpointState::Critical => Standing::Critical,
-            Phase::Closed => Standing::Healthy,
             Phase::Retired => Standing::Out,
+            _ if checked == Some(State::Failing) => Standing::Failing,
+            Phase::Closed if self.model.state == EndpointState::Critical => Standing::Critical,
+            Phase::Closed if checked == Some(State::Unproven) => Standing::Unproven,
+            Phase::Closed => Standing::Healthy,
             _ if breaker.unreachable => Standing::Unreachable,
             _ if self.model.state == EndpointState::Critical => Standing::Critical,
             _ => Standing::Ejected,
@@ -157,7 +173,7 @@ impl Endpoint {
                 return;
             }
             match self.swap(word, next) {
-                Ok(()) => return self.moved(breaker, next),
+                Ok(()) => return self.moved(breaker, next, now),
                 Err(current) => {
                     if place {
                         self.shared.ejected.release();
@@ -184,7 +200,7 @@ impl Endpoint {
     }
 
     /// Bookkeeping of a transition this thread has made.
-    fn moved(&self, before: Breaker, after: Breaker) {
+    fn moved(&self, before: Breaker, after: Breaker, now: u64) {
         if before.phase.is_ejected() && !after.phase.is_ejected() {
             self.shared.ejected.release();
         }
@@ -193,23 +209,69 @@ impl Endpoint {
             self.shared.ejections_total.fetch_add(1, Ordering::Relaxed);
         }
         if before.phase != after.phase {
-            self.tell(before, after);
+            self.tell(before, after, now);
             self.shared.health_changed();
         }
     }
 
-    fn tell(&self, before: Breaker, after: Breaker) {
-        let service = &self.shared.service.load().name;
+    fn tell(&self, before: Breaker, after: Breaker, now: u64) {
+        let service = &self.shared.label;
         let endpoint = self.address;
+        let lasts = after.due().map(|due| due.saturating_sub(now));
         match (before.phase, after.phase) {
             (_, Phase::Open) if after.ejections > before.ejections => {
+                self.load.out(now);
+                let failures = before.consecutive.saturating_add(1);
                 tracing::info!(%service, %endpoint, ejections = after.ejections, "Endpoint ejected");
+                let evidence = match before.phase {
+                    Phase::OpenProbe => "the request that tried it failed".to_owned(),
+                    _ => format!("{failures} failures in a row"),
+                };
+                self.record(Cause::ConsecutiveFailures, evidence, "ejected", lasts);
             }
-            (Phase::OpenProbe, Phase::Closed) => {
+            (Phase::Closed, Phase::Avoided) => {
+                self.load.out(now);
+                tracing::debug!(%service, %endpoint, "Endpoint avoided");
+                let (cause, evidence) = match after.unreachable {
+                    true => (Cause::ConnectFailed, "no connection"),
+                    false => (
+                        Cause::ConnectionBroke,
+                        "a connection broke before its answer",
+                    ),
+                };
+                self.record(cause, evidence.to_owned(), "avoided", lasts);
+            }
+            (
+                Phase::Avoided | Phase::AvoidedProbe | Phase::Open | Phase::OpenProbe,
+                Phase::Closed,
+            ) => {
+                let lasted = self.load.back(now);
                 tracing::info!(%service, %endpoint, "Endpoint back after its probe");
+                let evidence = "a request to it was answered".to_owned();
+                self.record(Cause::Answered, evidence, "returned", lasted);
             }
             (from, to) => tracing::debug!(%service, %endpoint, ?from, ?to, "Breaker changed"),
         }
+    }
+
+    /// Only who has been used is missed.
+    fn tell_leaving(&self) {
+        if self.totals().iter().sum::<u64>() > 0 || self.in_flight() > 0 {
+            let evidence = format!("{} requests under way", self.in_flight());
+            self.record(Cause::Left, evidence, "removed", None);
+        }
+    }
+
+    fn record(&self, cause: Cause, evidence: String, action: &'static str, nanos: Option<u64>) {
+        let subject = Subject {
+            service: &self.shared.label,
+            endpoint: Some(self.address),
+            instance: self.model.instance.as_deref(),
+        };
+        let duration = nanos.map(Duration::from_nanos);
+        self.shared
+            .events
+            .record(subject, cause, evidence, action, duration);
     }
 
     /// It has left the set: its place among the ejected is free, and outcomes of what it still holds change nothing.
@@ -218,7 +280,10 @@ impl Endpoint {
         loop {
             let breaker = Breaker::unpack(word);
             match self.swap(word, breaker.retired()) {
-                Ok(()) => return self.moved(breaker, breaker.retired()),
+                Ok(()) => {
+                    self.moved(breaker, breaker.retired(), 0);
+                    return self.tell_leaving();
+                }
                 Err(current) => word = current,
             }
         }
@@ -251,5 +316,22 @@ pub(super) struct Load {
     pub(super) latency: PeakEwma,
     breaker: AtomicU64,
     ejections_total: AtomicU64,
+    /// Since when it has been out, in nanoseconds; 0 while it is not.
+    out_since: AtomicU64,
     pub(super) totals: [AtomicU64; Outcome::COUNT],
+}
+
+impl Load {
+    /// It is out from now on, if it was not before.
+    fn out(&self, now: u64) {
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Being out already keeps its beginning.
+        let _ = self.out_since.compare_exchange(0, now.max(1), set, fetch);
+    }
+
+    /// It is not out any more; how long it was, in nanoseconds.
+    fn back(&self, now: u64) -> Option<u64> {
+        let since = self.out_since.swap(0, Ordering::Relaxed);
+        (since > 0).then(|| now.saturating_sub(since))
+    }
 }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::endpoint::Endpoint;
+use super::health::Health;
 use crate::model::{self, Address, ClusterKey, Service, Subset};
 
 /// An endpoint with the address it stands for just now.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Member {
     pub address: SocketAddr,
     pub endpoint: model::Endpoint,
+    /// What its health checks say; None where it is not checked.
+    pub health: Option<Arc<Health>>,
 }
 
 /// The endpoints that carry the subset's labels and serve the port, if the key asks for these.
@@ -58,7 +61,11 @@ pub(super) fn resolved(endpoints: Vec<model::Endpoint>) -> Vec<Member> {
     endpoints
         .into_iter()
         .filter_map(|endpoint| match endpoint.address {
-            Address::Socket(address) => Some(Member { address, endpoint }),
+            Address::Socket(address) => Some(Member {
+                address,
+                endpoint,
+                health: None,
+            }),
             Address::Name { .. } => None,
         })
         .collect()
@@ -84,9 +91,9 @@ impl EndpointSet {
             .into_iter()
             .filter(|member| seen.insert(member.address))
             .map(|member| match known.remove(&member.address) {
-                Some(endpoint) if endpoint.model == member.endpoint => endpoint.clone(),
-                Some(endpoint) => Arc::new(endpoint.described(member.endpoint)),
-                None => Arc::new(Endpoint::new(member.address, member.endpoint, shared)),
+                Some(endpoint) if endpoint.is_as(&member) => endpoint.clone(),
+                Some(endpoint) => Arc::new(endpoint.described(member)),
+                None => Arc::new(Endpoint::new(member, shared)),
             })
             .collect();
         for endpoint in known.values() {

@@ -1,7 +1,7 @@
 //! A service or subset as one proxy sees it: who may be picked, who is, and how much at once.
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
-//! [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
+//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
 //! [`lease`] holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
@@ -15,6 +15,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod directory;
 pub mod endpoint;
+pub mod health;
 pub mod instances;
 pub mod lease;
 pub mod limits;
@@ -48,14 +49,19 @@ pub use retry_budget::RetryBudget;
 use self::time::nanos;
 use self::view::View;
 use crate::model::{self, ClusterKey, Service};
+use crate::proxy::events::Events;
 
 /// Why no endpoint could be picked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PickError {
     /// The service has no endpoints at all.
     NoEndpoint,
-    /// There are endpoints, but all are draining or of weight 0.
-    NoneHealthy { draining: usize, weightless: usize },
+    /// There are endpoints, but all are draining, of weight 0, or fail their health check.
+    NoneHealthy {
+        draining: usize,
+        weightless: usize,
+        failing: usize,
+    },
     /// All that could serve are in the list of those to avoid.
     AllTried,
     /// A limit is reached.
@@ -69,9 +75,10 @@ impl fmt::Display for PickError {
             PickError::NoneHealthy {
                 draining,
                 weightless,
+                failing,
             } => write!(
                 f,
-                "no endpoint takes new requests: {draining} draining, {weightless} of weight 0"
+                "no endpoint takes new requests: {draining} draining, {weightless} of weight 0, {failing} failing their health check"
             ),
             PickError::AllTried => f.write_str("every endpoint has been tried"),
             PickError::Overflow(limit) => limit.fmt(f),
@@ -101,6 +108,9 @@ pub struct Cluster {
 #[derive(Debug)]
 pub(super) struct Shared {
     service: ArcSwap<Service>,
+    /// As logs and metrics name it: `namespace/service`, with the subset where there is one.
+    label: Arc<str>,
+    events: Events,
     limits: Limits,
     retry_budget: RetryBudget,
     /// Endpoints that are ejected, and how many may be.
@@ -119,11 +129,27 @@ impl Shared {
 impl Cluster {
     /// Without endpoints, until [`Cluster::set_endpoints`].
     pub fn new(key: ClusterKey, service: &Arc<Service>, zone: Option<Arc<str>>) -> Arc<Self> {
+        Self::telling(key, service, zone, Events::default())
+    }
+
+    /// As [`Cluster::new`]; what it detects goes to `events`.
+    pub fn telling(
+        key: ClusterKey,
+        service: &Arc<Service>,
+        zone: Option<Arc<str>>,
+        events: Events,
+    ) -> Arc<Self> {
+        let label = match &key.subset {
+            Some(subset) => format!("{}/{subset}", key.service),
+            None => key.service.to_string(),
+        };
         Arc::new(Self {
             key,
             zone,
             shared: Arc::new(Shared {
                 service: ArcSwap::new(service.clone()),
+                label: label.into(),
+                events,
                 limits: Limits::new(&service.circuit),
                 retry_budget: RetryBudget::new(&service.circuit),
                 ejected: limits::Gauge::default(),
@@ -136,6 +162,11 @@ impl Cluster {
             turn: AtomicU64::new(crate::base::rng::fresh().u64(..) >> 1),
             writing: Mutex::new(()),
         })
+    }
+
+    /// What the health checks say of an endpoint has changed.
+    pub(super) fn health_changed(&self) {
+        self.shared.health_changed();
     }
 
     /// The service as it is configured now.
@@ -296,7 +327,9 @@ impl Cluster {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let policy = self.shared.service.load().balance.policy;
         let set = self.set.load();
+        let before = self.view.load();
         let view = View::new(generation, &set, policy, self.zone.as_deref(), now);
+        let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));
     }
 }

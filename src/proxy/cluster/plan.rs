@@ -19,12 +19,23 @@ pub enum Standing {
     Healthy,
     /// Its breaker is open, or a connection to it broke a moment ago.
     Ejected,
+    /// It joined a service whose endpoints are checked, and has not passed a check yet.
+    Unproven,
     /// The registry says that it is failing.
     Critical,
     /// Its connect failed.
     Unreachable,
+    /// Its health check fails: not even the last resort, but its priority misses it.
+    Failing,
     /// Draining, or of weight 0: gets nothing new.
     Out,
+}
+
+impl Standing {
+    /// It may serve, if only where nobody better is left.
+    pub fn is_usable(self) -> bool {
+        !matches!(self, Standing::Failing | Standing::Out)
+    }
 }
 
 /// What the plan needs to know of an endpoint.
@@ -75,11 +86,11 @@ struct Priority {
 }
 
 impl Priority {
-    /// The usable endpoints by priority, the first to be used first.
+    /// The endpoints by priority, the first to be used first. Newcomers that nobody knows yet are not missed.
     fn all(candidates: &[Candidate]) -> Vec<Priority> {
         let mut groups: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            if candidate.standing != Standing::Out {
+            if !matches!(candidate.standing, Standing::Unproven | Standing::Out) {
                 groups.entry(candidate.priority).or_default().push(index);
             }
         }
@@ -155,7 +166,7 @@ fn by_health(priorities: &[Priority], healths: &[f64], total: f64) -> Plan {
 /// Nobody is healthy: all of the best kind there is, of the first priority that has it.
 fn last_resort(candidates: &[Candidate]) -> Plan {
     let kind = |candidate: &Candidate| (candidate.standing, candidate.priority);
-    let usable = |candidate: &&Candidate| candidate.standing != Standing::Out;
+    let usable = |candidate: &&Candidate| candidate.standing.is_usable();
     let Some(best) = candidates.iter().filter(usable).map(kind).min() else {
         return Plan::default();
     };
@@ -178,7 +189,7 @@ fn rest(candidates: &[Candidate], levels: &[Level]) -> Vec<usize> {
         used[*index] = true;
     }
     let mut rest: Vec<usize> = (0..candidates.len())
-        .filter(|index| !used[*index] && candidates[*index].standing != Standing::Out)
+        .filter(|index| !used[*index] && candidates[*index].standing.is_usable())
         .collect();
     rest.sort_by_key(|index| (candidates[*index].standing, candidates[*index].priority));
     rest
@@ -281,8 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn who_fails_its_health_check_is_missed_and_not_used() {
+        let first = at(0, &[Healthy, Failing]);
+        let spilling = plan(&[first.clone(), at(1, &[Healthy])].concat());
+        assert_eq!(shares(&spilling), [0.7, 0.3]);
+        let alone = plan(&at(0, &[Healthy, Failing, Failing, Ejected]));
+        assert!(alone.panic);
+        assert_eq!(alone.levels[0].members, [0, 3]);
+        assert_eq!(alone.rest, [0; 0]);
+    }
+
+    #[test]
+    fn newcomers_that_nobody_knows_yet_wait_while_others_are_healthy() {
+        let plan_of = |standings: &[Standing]| plan(&at(0, standings));
+        let scaled_up = plan_of(&[Healthy, Unproven, Unproven, Unproven]);
+        assert!(!scaled_up.panic);
+        assert_eq!(scaled_up.levels[0].members, [0]);
+        assert_eq!(plan_of(&[Failing, Unproven]).levels[0].members, [1]);
+    }
+
+    #[test]
     fn nobody_usable_makes_an_empty_plan() {
-        assert_eq!(plan(&at(0, &[Out, Out])), Plan::default());
+        assert_eq!(plan(&at(0, &[Out, Out, Failing])), Plan::default());
         assert_eq!(plan(&[]), Plan::default());
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use super::breaker::{Breaker, Phase};
 use super::endpoint::Endpoint;
+use super::health::State;
 use super::plan::Standing;
 use super::time::nanos;
 use crate::model::EndpointState;
@@ -46,7 +47,7 @@ pub struct EndpointReport {
 }
 
 /// The reason for an endpoint's standing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Why {
     Healthy,
     /// Passing, but with failures in a row.
@@ -61,6 +62,10 @@ pub enum Why {
     ConnectFailed(Duration),
     /// A connection broke; it is tried after this time.
     ConnectionBroke(Duration),
+    /// It came later than the checks of its service began, and has not passed one yet.
+    Unproven,
+    /// Its health check fails, and what the last one met.
+    CheckFails(Arc<str>),
     /// One request is trying it.
     Probing,
     /// The next request tries it.
@@ -94,6 +99,8 @@ impl fmt::Display for Why {
             Why::ConnectionBroke(left) => {
                 write!(f, "a connection broke; tried again in {}", seconds(left))
             }
+            Why::Unproven => f.write_str("new: its health check has not passed yet"),
+            Why::CheckFails(obstacle) => write!(f, "its health check fails: {obstacle}"),
             Why::Probing => f.write_str("half-open: one request is trying it"),
             Why::ProbeDue => f.write_str("half-open: the next request tries it"),
             Why::Removed => f.write_str("removed"),
@@ -141,11 +148,14 @@ impl Endpoint {
 
 fn why(endpoint: &Endpoint, breaker: Breaker, now: u64) -> Why {
     let left = Duration::from_nanos(breaker.due().unwrap_or(0).saturating_sub(now));
+    let checked = endpoint.health.as_ref().map(|health| health.state());
     match breaker.phase {
         _ if endpoint.model.state == EndpointState::Draining => Why::Draining,
         _ if endpoint.model.weight == 0 => Why::WeightZero,
         Phase::Retired => Why::Removed,
+        _ if checked == Some(State::Failing) => Why::CheckFails(obstacle(endpoint)),
         Phase::Closed if endpoint.model.state == EndpointState::Critical => Why::Critical,
+        Phase::Closed if checked == Some(State::Unproven) => Why::Unproven,
         Phase::Closed if breaker.consecutive > 0 => Why::Failing(breaker.consecutive),
         Phase::Closed => Why::Healthy,
         _ if breaker.is_due(now) => Why::ProbeDue,
@@ -154,4 +164,13 @@ fn why(endpoint: &Endpoint, breaker: Breaker, now: u64) -> Why {
         Phase::Avoided if breaker.unreachable => Why::ConnectFailed(left),
         Phase::Avoided => Why::ConnectionBroke(left),
     }
+}
+
+/// What its last check met; after one that passed it is on its way back.
+fn obstacle(endpoint: &Endpoint) -> Arc<str> {
+    let obstacle = endpoint
+        .health
+        .as_ref()
+        .and_then(|health| health.obstacle());
+    obstacle.unwrap_or_else(|| "it has only just passed again".into())
 }

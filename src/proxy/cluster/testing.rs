@@ -4,10 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Cluster;
-use crate::model::{
-    self, Address, Balance, Circuit, ClusterKey, EndpointState, Name, Outlier, PathNormalization,
-    Policy, Service,
-};
+use crate::model::{self, Address, Balance, ClusterKey, EndpointState, Name, Policy, Service};
 
 /// 10.0.0.1 at this port, weight 1.
 pub fn endpoint(port: u16) -> model::Endpoint {
@@ -28,17 +25,7 @@ pub fn address(port: u16) -> SocketAddr {
 }
 
 pub fn service() -> Service {
-    Service {
-        name: Name::local("reviews"),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        subsets: Vec::new(),
-        balance: Balance::default(),
-        outlier: Outlier::default(),
-        circuit: Circuit::default(),
-        path: PathNormalization::default(),
-        tls: None,
-    }
+    Service::new(Name::local("reviews"))
 }
 
 pub fn with_policy(policy: Policy) -> Service {

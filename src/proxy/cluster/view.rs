@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use super::PickError;
 use super::balancer::Balancer;
 use super::endpoint::{Endpoint, EndpointId};
 use super::members::EndpointSet;
 use super::plan::{Candidate, Plan, Standing, plan};
+use super::{PickError, Shared};
 use crate::model::{EndpointState, Policy};
+use crate::proxy::events::{Cause, Subject};
 
 #[derive(Debug)]
 pub(super) struct View {
@@ -23,7 +25,22 @@ pub(super) struct View {
     /// Others that could serve, best first.
     rest: Box<[Arc<Endpoint>]>,
     pub(super) panic: bool,
+    /// Where requests go, for telling when that changes.
+    course: Course,
     nobody: PickError,
+}
+
+/// Where requests go, by and large.
+#[derive(Clone, Copy, Default, Debug)]
+struct Course {
+    /// The last priority that gets requests; None where nobody does.
+    priority: Option<u8>,
+    /// All that get requests are in the proxy's own zone.
+    near: bool,
+    healthy: usize,
+    endpoints: usize,
+    /// Since when ejected endpoints are used too, in nanoseconds.
+    panic_since: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -42,6 +59,7 @@ impl Default for View {
             probes: Box::default(),
             rest: Box::default(),
             panic: false,
+            course: Course::default(),
             nobody: PickError::NoEndpoint,
         }
     }
@@ -67,7 +85,7 @@ impl View {
         };
         let usable = || {
             std::iter::zip(&set.endpoints, &candidates)
-                .filter(|(_, candidate)| candidate.standing != Standing::Out)
+                .filter(|(_, candidate)| candidate.standing.is_usable())
                 .map(|(endpoint, _)| endpoint)
         };
         View {
@@ -83,8 +101,22 @@ impl View {
                 .collect(),
             rest: chosen(&plan.rest).into(),
             panic: plan.panic,
+            course: Course::of(&candidates, &plan, now),
             nobody: nobody(set),
         }
+    }
+
+    /// This view in the place of another: tells what has become of requests, where that is another thing than before.
+    pub(super) fn after(mut self, before: &View, now: u64, shared: &Shared) -> View {
+        let then = before.course;
+        if self.panic {
+            self.course.panic_since = then.panic_since.or(Some(now));
+        }
+        // The first endpoints are no change of course.
+        if then.endpoints > 0 {
+            self.course.tell_change(then, now, shared);
+        }
+        self
     }
 
     /// Somebody's health has changed since, or it is time for somebody's probe.
@@ -150,6 +182,81 @@ impl View {
     }
 }
 
+impl Course {
+    fn of(candidates: &[Candidate], plan: &Plan, now: u64) -> Course {
+        let mut served = plan.levels.iter().flat_map(|level| &level.members);
+        let of = |index: &usize| &candidates[*index];
+        let healthy = |one: &&Candidate| one.standing == Standing::Healthy;
+        Course {
+            priority: served.clone().map(|index| of(index).priority).max(),
+            near: served.all(|index| of(index).local),
+            healthy: candidates.iter().filter(healthy).count(),
+            endpoints: candidates.len(),
+            panic_since: plan.panic.then_some(now),
+        }
+    }
+
+    fn tell_change(self, then: Course, now: u64, shared: &Shared) {
+        let (healthy, endpoints) = (self.healthy, self.endpoints);
+        let tell = |cause, action: &'static str, lasted| {
+            let evidence = format!("{healthy} of {endpoints} endpoints healthy");
+            tracing::info!(service = %shared.label, evidence, "{action}");
+            let subject = Subject {
+                service: &shared.label,
+                endpoint: None,
+                instance: None,
+            };
+            shared
+                .events
+                .record(subject, cause, evidence, action, lasted);
+        };
+        match (then.panic_since, self.panic_since) {
+            (None, Some(_)) => tell(
+                Cause::Health,
+                "Ejected endpoints are used too (panic)",
+                None,
+            ),
+            (Some(since), None) => {
+                let lasted = Duration::from_nanos(now.saturating_sub(since));
+                tell(
+                    Cause::Health,
+                    "Ejected endpoints rest again (end of panic)",
+                    Some(lasted),
+                );
+            }
+            _ => {}
+        }
+        match (then.priority, self.priority) {
+            (Some(_), None) => tell(
+                Cause::Health,
+                "Requests are refused: no endpoint is left",
+                None,
+            ),
+            (None, Some(_)) => tell(Cause::Health, "Requests are served again", None),
+            (Some(then), Some(now)) if now > then => {
+                tell(
+                    Cause::Priority,
+                    "Requests go to endpoints of a lower priority",
+                    None,
+                );
+            }
+            (Some(then), Some(now)) if now < then => {
+                tell(
+                    Cause::Priority,
+                    "Requests stay at endpoints of a higher priority again",
+                    None,
+                );
+            }
+            _ => {}
+        }
+        match (then.near, self.near) {
+            (true, false) => tell(Cause::Zone, "Requests leave the zone", None),
+            (false, true) => tell(Cause::Zone, "Requests stay in the zone again", None),
+            _ => {}
+        }
+    }
+}
+
 fn candidate(endpoint: &Endpoint, zone: Option<&str>) -> Candidate {
     Candidate {
         standing: endpoint.standing(),
@@ -191,13 +298,18 @@ fn nobody(set: &EndpointSet) -> PickError {
     if set.endpoints.is_empty() {
         return PickError::NoEndpoint;
     }
-    let (draining, weightless): (Vec<_>, Vec<_>) = set
-        .endpoints
-        .iter()
-        .filter(|e| e.model.state == EndpointState::Draining || e.model.weight == 0)
-        .partition(|e| e.model.state == EndpointState::Draining);
+    let (mut draining, mut weightless, mut failing) = (0, 0, 0);
+    for endpoint in &set.endpoints {
+        match endpoint.standing() {
+            _ if endpoint.model.state == EndpointState::Draining => draining += 1,
+            _ if endpoint.model.weight == 0 => weightless += 1,
+            Standing::Failing => failing += 1,
+            _ => {}
+        }
+    }
     PickError::NoneHealthy {
-        draining: draining.len(),
-        weightless: weightless.len(),
+        draining,
+        weightless,
+        failing,
     }
 }

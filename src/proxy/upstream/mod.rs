@@ -1,6 +1,6 @@
 //! Upstream connections: making them, keeping them per worker, and one exchange on either version of HTTP.
 
-mod connect;
+pub(super) mod connect;
 mod pool;
 
 use std::sync::Arc;

@@ -224,6 +224,16 @@ fn sidecar_schemas() -> Value {
             "instances": list(object(&["id"], json!({
                 "id": text("Which."), "state": reference("InstanceState"), "load": reference("Load"),
             }))),
+            "events": list(reference("Event")),
+        })),
+        "Event": object(&["id", "time", "service", "cause", "evidence", "action"], json!({
+            "id": number("Counted by whoever lists it."), "time": text("RFC 3339."), "sidecar": text("Who has seen it."),
+            "service": text("namespace/name, with /subset where it is one."), "endpoint": text("Its address."),
+            "instance": text("Its id."), "cause": text("One word."), "evidence": text("What was seen."),
+            "action": text("What was done."), "duration_ms": number("How long it lasts, or has lasted."),
+        })),
+        "Events": object(&["last", "events"], json!({
+            "last": number("The newest id; pass it as `since`."), "events": list(reference("Event")),
         })),
         "FrameAnswer": object(&["revision"], json!({
             "revision": number("The newest."), "unknown": list(text("An instance to register again.")),

@@ -108,6 +108,10 @@ pub async fn run(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>,
             let frame: Frame = call.json()?;
             answer::json(format, &registry.frame(call.segment(0), frame).await?)
         }
+        Operation::ListEvents => {
+            let since = call.query.number("since")?.unwrap_or(0);
+            answer::json(format, &registry.events(since))
+        }
         Operation::Watch => watch(registry, &call)?,
         Operation::Acknowledged => answer::json(format, &acknowledged(registry, &call).await?),
         Operation::Apply => {

@@ -20,6 +20,7 @@ pub enum Operation {
     GetService,
     ListSidecars,
     Frame,
+    ListEvents,
     Watch,
     Acknowledged,
     Apply,
@@ -230,6 +231,15 @@ pub static ROUTES: &[Route] = &[
         Json("Frame"),
         Json("FrameAnswer"),
         &[],
+    ),
+    route(
+        Method::GET,
+        "/v1/events",
+        Operation::ListEvents,
+        "What sidecars have told this registry that they detected and did, the oldest first, 1000 at most.",
+        Nothing,
+        Json("Events"),
+        &[("since", "Only what came after the event of this id.")],
     ),
     waiting(route(
         Method::GET,

@@ -170,6 +170,7 @@ impl Registry {
                 unknown.push(id);
             }
         }
+        self.note_events(sidecar, frame.events);
         self.sidecars
             .acknowledge(sidecar, frame.applied_revision, frame.rejected);
         Ok(FrameAnswer {

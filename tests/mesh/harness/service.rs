@@ -2,13 +2,15 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
@@ -23,6 +25,8 @@ const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
+    /// `/healthz` is answered with 503.
+    ill: Arc<AtomicBool>,
     runs: Runs,
 }
 
@@ -38,10 +42,12 @@ impl Service {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let task = tokio::spawn(serve(listener, name.to_owned()));
+        let ill = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(serve(listener, name.to_owned(), ill.clone()));
         Self {
             name: name.to_owned(),
             address,
+            ill,
             runs: Runs::Here(task),
         }
     }
@@ -53,6 +59,7 @@ impl Service {
         Self {
             name: name.to_owned(),
             address,
+            ill: Arc::default(),
             runs,
         }
     }
@@ -60,6 +67,11 @@ impl Service {
     /// At its address again, after it was killed.
     pub async fn start_again(&mut self, folder: &Path) {
         self.runs = Runs::Apart(process_at(&self.name, self.address, folder).await);
+    }
+
+    /// What it says of itself at `/healthz` from now on; only one that runs inside the test can be told.
+    pub fn is_ill(&self, ill: bool) {
+        self.ill.store(ill, Ordering::Relaxed);
     }
 
     /// `kill -9`; only one that was spawned has a process to kill.
@@ -107,15 +119,16 @@ async fn a_service_in_a_process_of_its_own() {
     ) else {
         return;
     };
-    serve(TcpListener::bind(address).await.expect("a free port"), name).await;
+    let listener = TcpListener::bind(address).await.expect("a free port");
+    serve(listener, name, Arc::default()).await;
 }
 
-async fn serve(listener: TcpListener, name: String) {
+async fn serve(listener: TcpListener, name: String, ill: Arc<AtomicBool>) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let name = name.clone();
+        let (name, ill) = (name.clone(), ill.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(request, name.clone()));
+            let answer = service_fn(move |request| answer(request, name.clone(), ill.clone()));
             // How a connection ends is the proxy's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), answer)
@@ -127,9 +140,14 @@ async fn serve(listener: TcpListener, name: String) {
 async fn answer(
     request: Request<Incoming>,
     name: String,
+    ill: Arc<AtomicBool>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/slow" {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Ok(Response::new(Full::from(name)))
+    let mut response = Response::new(Full::from(name));
+    if request.uri().path() == "/healthz" && ill.load(Ordering::Relaxed) {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Ok(response)
 }

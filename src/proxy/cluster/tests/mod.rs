@@ -1,5 +1,6 @@
 //! Scenarios of one cluster: picks, verdicts, limits.
 
+mod events;
 mod health;
 mod history;
 mod limits;
@@ -92,7 +93,7 @@ impl Scene {
             .endpoints
             .iter()
             .find(|e| e.endpoint.address == address(port));
-        found.unwrap().why
+        found.unwrap().why.clone()
     }
 }
 

@@ -70,6 +70,7 @@ fn draining_and_weightless_endpoints_get_nothing_new_and_the_error_says_so() {
     let expected = PickError::NoneHealthy {
         draining: 1,
         weightless: 1,
+        failing: 0,
     };
     assert_eq!(scene.pick_avoiding(&[]).unwrap_err(), expected);
     assert_eq!(scene.why(1), Why::Draining);
