@@ -2,34 +2,36 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::application::Application;
 use super::documents::{Documents, wire_problem};
+use super::doors::Doors;
+use super::from_bootstrap::{
+    advertised, settings, sidecar, sidecar_name, wanted_services, workers,
+};
+use super::handover::{Successor, TakeOverError};
 use super::main_process;
 use super::view;
 use crate::admin;
 use crate::api::ClientOptions;
 use crate::base::memory;
-use crate::config::bootstrap;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
-use crate::model::{Name, Sidecar, Snapshot};
+use crate::model::Snapshot;
 use crate::proxy::cluster::{Clusters, health, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
-use crate::proxy::http1::codec;
-use crate::proxy::settings::Settings;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
@@ -66,6 +68,8 @@ pub enum StartError {
     },
     #[error(transparent)]
     Dns(#[from] dns::StartError),
+    #[error("handover at {}: {error}", path.display())]
+    Handover { path: PathBuf, error: TakeOverError },
     #[error("registry: {0}")]
     Discovery(#[from] discovery::StartError),
     #[error("registry.{key} {path}: {error}")]
@@ -91,18 +95,15 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         Some(wanted) => Some(access_log::start(wanted, &metrics)?),
         None => None,
     };
+    let (mut doors, handover) = Doors::open(&bootstrap).await?;
     let plane = DataPlane::start(Start {
         settings: settings(&bootstrap),
         workers: workers(&bootstrap),
         sidecar: sidecar(&bootstrap),
         metrics: metrics.clone(),
         access_log: access_log.as_ref(),
+        handover,
     })?;
-    let names = bootstrap
-        .dns
-        .as_ref()
-        .map(|dns| dns::start(dns.address, upstreams(dns), &metrics))
-        .transpose()?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
     let probing = tokio::spawn(health::prober::run(
         plane.clusters().clone(),
@@ -116,8 +117,9 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         application: Application::follow(&bootstrap.apps).await,
         status: status.clone(),
         plane,
-        names,
+        names: None,
         namespace: bootstrap.namespace.clone(),
+        metrics: metrics.clone(),
         access_log,
     };
     if bootstrap.mesh.is_some() {
@@ -130,26 +132,35 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         }
     }
     let mut changes = process.discover(&bootstrap)?;
-    if process.discovery.is_none() {
-        process.open()?;
-    }
-    let admin = TcpListener::bind(bootstrap.admin)
-        .await
-        .map_err(|error| StartError::Admin {
-            address: bootstrap.admin,
-            error,
-        })?;
     process.register_metrics(&metrics);
-    let state = process.admin_state(metrics, level);
-    tokio::spawn(async move { match admin::serve(admin, Arc::new(state)).await {} });
-    tracing::info!(admin = %bootstrap.admin, workers = workers(&bootstrap), "Serving");
-    process
-        .serve(&bootstrap, &mut changes, &mut signals)
+    let pages = Arc::new(process.admin_state(metrics, level));
+    if !doors.is_waiting() {
+        process.show(&bootstrap, &mut doors, &pages)?;
+    }
+    if process.discovery.is_none() {
+        process.open(&bootstrap, &mut doors, &pages)?;
+    }
+    let end = process
+        .serve(&bootstrap, &mut doors, &pages, &mut changes, &mut signals)
         .await?;
-    process.leave(&bootstrap, changes).await;
+    match end {
+        // The instance is the one before still.
+        End::Asked if doors.is_waiting() => {}
+        End::Asked => process.deregister(&bootstrap, changes).await,
+        End::Relieved => process.hand_on(doors),
+    }
+    process.drain(&bootstrap).await;
     resolving.abort();
     probing.abort();
     Ok(())
+}
+
+/// Why a process ends.
+enum End {
+    /// By a signal, an admin request, or the end of its main process.
+    Asked,
+    /// Another serves in its place.
+    Relieved,
 }
 
 /// What the system tells the process.
@@ -172,7 +183,7 @@ impl Signals {
 /// Everything that the control thread holds.
 struct Process {
     plane: DataPlane,
-    /// The name server, where there is one.
+    /// The name server, where there is one, while this process serves.
     names: Option<dns::Server>,
     /// Services of this one are called by their bare names.
     namespace: Arc<str>,
@@ -180,6 +191,7 @@ struct Process {
     discovery: Option<Discovery>,
     application: Application,
     status: Arc<Status>,
+    metrics: Arc<Registry>,
     /// Dropped last of all: that writes what is still in its buffers.
     access_log: Option<AccessLog>,
 }
@@ -320,12 +332,34 @@ impl Process {
         Ok(Some(changes))
     }
 
-    /// Takes traffic from now on, and says so to the registry.
-    fn open(&mut self) -> Result<(), StartError> {
+    /// Serves names and the admin pages from now on.
+    fn show(
+        &mut self,
+        bootstrap: &SidecarBootstrap,
+        doors: &mut Doors,
+        pages: &Arc<admin::State>,
+    ) -> Result<(), StartError> {
+        self.names = doors.serve_names(bootstrap, &self.metrics)?;
+        self.tell_names();
+        doors.serve_pages(pages.clone())?;
+        tracing::info!(admin = %bootstrap.admin, workers = workers(bootstrap), "Serving");
+        Ok(())
+    }
+
+    /// Takes traffic from now on, says so to the registry, and relieves the process before where there is one.
+    fn open(
+        &mut self,
+        bootstrap: &SidecarBootstrap,
+        doors: &mut Doors,
+        pages: &Arc<admin::State>,
+    ) -> Result<(), StartError> {
         self.plane.open()?;
         self.status.is_open.store(true, Ordering::Relaxed);
         self.announce();
-        Ok(())
+        if doors.is_waiting() {
+            self.show(bootstrap, doors, pages)?;
+        }
+        doors.relieve()
     }
 
     /// Whether what there is to know when we start is in effect: traffic that came before would be taken for a stranger's.
@@ -396,9 +430,11 @@ impl Process {
     async fn serve(
         &mut self,
         bootstrap: &SidecarBootstrap,
+        doors: &mut Doors,
+        pages: &Arc<admin::State>,
         changes: &mut Option<Changes>,
         signals: &mut Signals,
-    ) -> Result<(), StartError> {
+    ) -> Result<End, StartError> {
         let mut watch = bootstrap
             .mesh
             .clone()
@@ -409,14 +445,26 @@ impl Process {
         let open_at_latest = Instant::now() + OPEN_AT_LATEST;
         let mut settled = std::pin::pin!(tokio::time::sleep(SETTLED));
         let mut started = true;
+        let mut relief = Relief::default();
         let status = self.status.clone();
         let mut main_process = std::pin::pin!(main_process_end(bootstrap));
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return Ok(()),
-                _ = signals.interrupt.recv() => return Ok(()),
-                () = status.drain.notified() => return Ok(()),
-                () = &mut main_process => return Ok(()),
+                _ = signals.terminate.recv() => return Ok(End::Asked),
+                _ = signals.interrupt.recv() => return Ok(End::Asked),
+                () = status.drain.notified() => return Ok(End::Asked),
+                () = &mut main_process => return Ok(End::Asked),
+                successor = doors.successor(), if relief.is_none() => {
+                    relief = self.hand_over(successor, doors).await;
+                }
+                relieved = finished(&mut relief) => match relieved {
+                    Ok(()) => return Ok(End::Relieved),
+                    Err(error) => {
+                        tracing::warn!(%error, "The process that was to take over did not; this one serves on");
+                        relief = None;
+                        self.discovery.iter().for_each(Discovery::resume);
+                    }
+                },
                 () = file_change(&mut watch) => self.reload_files(),
                 _ = signals.hangup.recv() => {
                     self.access_log.iter().for_each(AccessLog::reopen);
@@ -425,8 +473,10 @@ impl Process {
                 change = next_change(changes) => self.follow(change),
                 () = self.application.changed() => self.announce(),
                 _ = looks.tick(), if !self.plane.is_open() => {
-                    if self.is_informed() || Instant::now() >= open_at_latest {
-                        self.open()?;
+                    doors.expect_in_time()?;
+                    let is_late = !doors.is_waiting() && Instant::now() >= open_at_latest;
+                    if is_late || self.is_informed() {
+                        self.open(bootstrap, doors, pages)?;
                     }
                 }
                 () = &mut settled, if started => {
@@ -471,25 +521,49 @@ impl Process {
         }
     }
 
-    /// Deregisters, serves on until peers know, then ends what is under way within the drain's deadline.
-    async fn leave(mut self, bootstrap: &SidecarBootstrap, mut changes: Option<Changes>) {
-        tracing::info!("Draining");
-        if let Some(discovery) = self.discovery.take() {
-            {
-                let leaving = discovery.leave(bootstrap.drain.acknowledge_timeout);
-                tokio::pin!(leaving);
-                // Others may leave at the same time, and wait for our acknowledgement as we do for theirs.
-                let departure = loop {
-                    tokio::select! {
-                        departure = &mut leaving => break departure,
-                        change = next_change(&mut changes) => self.follow(change),
-                    }
-                };
-                tracing::info!(?departure, "Deregistered");
-            }
-            discovery.stop().await;
+    /// Gives a process that wants to take over what it needs; this one serves until it says that it does.
+    async fn hand_over(&self, successor: Successor, doors: &Doors) -> Relief {
+        tracing::info!("Handing over");
+        if let Some(discovery) = &self.discovery {
+            discovery.hold().await;
         }
-        self.drain(bootstrap.drain.timeout).await;
+        let sockets = doors.sockets(&self.plane);
+        Some(Box::pin(async move { successor.relieves(sockets?).await }))
+    }
+
+    /// The one that has taken over is the instance now, and nothing of it is for this process to say.
+    fn hand_on(&mut self, doors: Doors) {
+        tracing::info!("Relieved");
+        doors.leave_to_successor();
+        self.discovery = None;
+        self.names = None;
+        self.plane.close();
+    }
+
+    /// Deregisters, and serves on until peers know.
+    async fn deregister(&mut self, bootstrap: &SidecarBootstrap, mut changes: Option<Changes>) {
+        let Some(discovery) = self.discovery.take() else {
+            return;
+        };
+        {
+            let leaving = discovery.leave(bootstrap.drain.acknowledge_timeout);
+            tokio::pin!(leaving);
+            // Others may leave at the same time, and wait for our acknowledgement as we do for theirs.
+            let departure = loop {
+                tokio::select! {
+                    departure = &mut leaving => break departure,
+                    change = next_change(&mut changes) => self.follow(change),
+                }
+            };
+            tracing::info!(?departure, "Deregistered");
+        }
+        discovery.stop().await;
+    }
+
+    /// Ends what is under way, within the drain's deadline.
+    async fn drain(mut self, bootstrap: &SidecarBootstrap) {
+        tracing::info!("Draining");
+        self.end_connections(bootstrap.drain.timeout).await;
         let left = self.plane.connections();
         if left > 0 {
             tracing::warn!(
@@ -502,21 +576,16 @@ impl Process {
 
     /// Ends what is under way within this time. Others have somewhere else to go, and are not taken in any more; the application
     /// beside us has not, and is served until nothing is left of what there was.
-    async fn drain(&self, timeout: Duration) {
-        let plane = &self.plane;
+    async fn end_connections(&mut self, timeout: Duration) {
         let began = Instant::now();
-        plane.drain();
-        until(began + timeout.min(LAST_ARRIVALS), || {
-            plane.connections() == 0
-        })
-        .await;
-        plane.close_to_others();
-        until(began + timeout.mul_f64(OUTBOUND_SHARE), || {
-            plane.connections_before_drain() == 0
-        })
-        .await;
-        plane.close();
-        until(began + timeout, || plane.is_done()).await;
+        self.plane.drain();
+        let arrived_by = began + timeout.min(LAST_ARRIVALS);
+        until(arrived_by, || self.plane.connections() == 0).await;
+        self.plane.close_to_others();
+        let outbound_by = began + timeout.mul_f64(OUTBOUND_SHARE);
+        until(outbound_by, || self.plane.connections_before_drain() == 0).await;
+        self.plane.close();
+        until(began + timeout, || self.plane.is_done()).await;
     }
 }
 
@@ -546,6 +615,17 @@ fn none_of(reasons: Vec<String>) -> Result<(), Vec<String>> {
     match reasons.is_empty() {
         true => Ok(()),
         false => Err(reasons),
+    }
+}
+
+/// A successor that gets ready; None where there is none.
+type Relief = Option<Pin<Box<dyn Future<Output = std::io::Result<()>>>>>;
+
+/// Done when the successor serves, or does not; never where there is none.
+async fn finished(relief: &mut Relief) -> std::io::Result<()> {
+    match relief {
+        Some(relief) => relief.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -586,120 +666,6 @@ async fn resolve_names(clusters: Arc<Clusters>) {
         Ok(resolver) => resolve::run(clusters, resolver).await,
         Err(error) => tracing::error!(%error, "Host names of endpoints cannot be resolved"),
     }
-}
-
-fn settings(bootstrap: &SidecarBootstrap) -> Settings {
-    let limits = &bootstrap.limits;
-    Settings {
-        head_limits: codec::Limits {
-            head_bytes_max: limits.header_bytes_max,
-            fields_max: limits.headers_max as usize,
-            ..codec::Limits::DEFAULT
-        },
-        connect_timeout: limits.connect_timeout,
-        passthrough_connect_timeout: limits.passthrough_connect_timeout,
-        header_timeout: limits.header_timeout,
-        tls_handshake_timeout: limits.tls_handshake_timeout,
-        detection_timeout: limits.detection_timeout,
-        stream_idle_timeout: limits.stream_idle_timeout,
-        downstream_idle_timeout: limits.idle_timeout,
-        upstream_idle_timeout: limits.upstream_idle_timeout,
-        downstream_connections_max: limits.downstream_connections_max as usize,
-        trusted_networks: bootstrap.trusted_networks.clone(),
-        ..Settings::default()
-    }
-}
-
-fn upstreams(dns: &bootstrap::Dns) -> dns::Upstreams {
-    match &dns.upstreams[..] {
-        [] => dns::Upstreams::File(dns::RESOLV_CONF.into()),
-        fixed => dns::Upstreams::Fixed(fixed.to_vec()),
-    }
-}
-
-/// A sidecar shares its machine with the application it serves; a gateway has it to itself.
-fn workers(bootstrap: &SidecarBootstrap) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = if bootstrap.outbound.is_some() || bootstrap.inbound.is_some() {
-        cpus.min(2)
-    } else {
-        cpus
-    };
-    bootstrap.workers.unwrap_or(default)
-}
-
-fn sidecar(bootstrap: &SidecarBootstrap) -> Option<Sidecar> {
-    if bootstrap.outbound.is_none() && bootstrap.inbound.is_none() {
-        return None;
-    }
-    Some(Sidecar {
-        outbound: bootstrap.outbound.as_ref().map(|outbound| outbound.address),
-        inbound: bootstrap.inbound.as_ref().map(|inbound| inbound.address),
-        inbound_mode: bootstrap
-            .inbound
-            .as_ref()
-            .map(|inbound| inbound.mode)
-            .unwrap_or_default(),
-        intercept: bootstrap.intercept,
-        apps: bootstrap.apps.clone(),
-        zone: bootstrap.zone.clone(),
-        namespace: bootstrap.namespace.clone(),
-        passthrough: bootstrap
-            .outbound
-            .as_ref()
-            .is_none_or(|outbound| outbound.passthrough == bootstrap::Passthrough::Allow),
-    })
-}
-
-/// The same after a restart, and another on every host and for every admin address on one host.
-fn sidecar_name(bootstrap: &SidecarBootstrap) -> String {
-    if let Some(instance) = &bootstrap.instance {
-        return instance.to_string();
-    }
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_ascii_lowercase();
-    format!("{host}-{}", bootstrap.admin.port())
-}
-
-/// The host by which others reach this instance: as given, else the address of the first listener that is not a
-/// wildcard, else the one this machine would use to reach others.
-fn advertised(bootstrap: &SidecarBootstrap) -> String {
-    if let Some(advertise) = &bootstrap.advertise {
-        return advertise.to_string();
-    }
-    let listens = bootstrap.apps.iter().filter_map(|app| app.listen);
-    if let Some(listen) = listens
-        .into_iter()
-        .find(|listen| !listen.ip().is_unspecified())
-    {
-        return listen.ip().to_string();
-    }
-    own_address().map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string())
-}
-
-/// Connecting a UDP socket sends nothing; it only asks the kernel for a route.
-fn own_address() -> Option<std::net::IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    socket
-        .local_addr()
-        .ok()
-        .map(|address| address.ip())
-        .filter(|address| !address.is_unspecified())
-}
-
-/// None is all: also where a pattern asks for more than single services.
-fn wanted_services(patterns: &[String], namespace: &str) -> Option<Vec<Name>> {
-    if patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('*')) {
-        return None;
-    }
-    let name = |pattern: &String| match pattern.split_once('/') {
-        Some((namespace, name)) => Name::new(namespace, name),
-        None => Name::new(namespace, pattern),
-    };
-    Some(patterns.iter().map(name).collect())
 }
 
 /// Reads the bootstrap of a proxy.

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod buffer;
 pub mod cidr;
+pub mod descriptors;
 pub mod ewma;
 pub mod listening;
 pub mod memory;

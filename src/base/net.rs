@@ -168,6 +168,13 @@ impl Bound {
     }
 }
 
+/// One that listens already stays as it is.
+impl From<std::net::TcpListener> for Bound {
+    fn from(socket: std::net::TcpListener) -> Bound {
+        Bound(socket.into())
+    }
+}
+
 fn bind(address: SocketAddr, listening: Listening) -> io::Result<Socket> {
     let socket = reusable(address)?;
     socket.set_reuse_port(true)?;

@@ -40,6 +40,8 @@ pub(super) struct Link {
     /// What our instances are; None before the process is ready, and after it has left.
     announced: watch::Receiver<Option<InstanceState>>,
     leaves: mpsc::Receiver<Leave>,
+    /// A connection that ends is not made again while this is so.
+    held: watch::Receiver<bool>,
     /// The ids that the registry has taken; it says so when it has forgotten them.
     registered: HashSet<String>,
     register_at: Instant,
@@ -72,6 +74,7 @@ impl Link {
         settings: Settings,
         announced: watch::Receiver<Option<InstanceState>>,
         leaves: mpsc::Receiver<Leave>,
+        held: watch::Receiver<bool>,
     ) -> Self {
         Self {
             shared,
@@ -88,6 +91,7 @@ impl Link {
             backoff: settings.backoff,
             announced,
             leaves,
+            held,
             registered: HashSet::new(),
             register_at: Instant::now(),
             left_revision: 0,
@@ -101,6 +105,8 @@ impl Link {
         // Connections in a row that could not be made, over all registries.
         let mut failures = 0;
         loop {
+            // Whoever holds it is gone only when this task is, too.
+            let _ = self.held.wait_for(|held| !held).await;
             let client = self.clients[at].clone();
             let ended = self.session(&client).await;
             let reason = ended.to_string();

@@ -56,6 +56,7 @@ pub struct Discovery {
     shared: Arc<Shared>,
     announced: watch::Sender<Option<InstanceState>>,
     leaves: mpsc::Sender<Leave>,
+    held: watch::Sender<bool>,
     sidecar: String,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -117,6 +118,7 @@ impl Discovery {
         );
         let (announced, announced_receiver) = watch::channel(None);
         let (leaves, leaves_receiver) = mpsc::channel(1);
+        let (held, held_receiver) = watch::channel(false);
         let sidecar = settings.sidecar.clone();
         let first_answer = release_after(shared.clone(), settings.first_answer_timeout);
         let link = Link::new(
@@ -125,6 +127,7 @@ impl Discovery {
             settings,
             announced_receiver,
             leaves_receiver,
+            held_receiver,
         );
         let tasks = vec![
             tokio::spawn(first_answer),
@@ -135,6 +138,7 @@ impl Discovery {
                 shared,
                 announced,
                 leaves,
+                held,
                 sidecar,
                 tasks,
             },
@@ -224,8 +228,24 @@ impl Discovery {
         }
     }
 
+    /// A process that takes over connects by the same name, which ends this one's connection; from now on that is not made
+    /// again. What is known is on disk when this returns.
+    pub async fn hold(&self) {
+        self.held.send_replace(true);
+        self.flush().await;
+    }
+
+    /// Nobody has taken over.
+    pub fn resume(&self) {
+        self.held.send_replace(false);
+    }
+
     /// Ends the connection, after what is known is on disk.
     pub async fn stop(self) {
+        self.flush().await;
+    }
+
+    async fn flush(&self) {
         if let Err(error) = self.shared.flush().await {
             warn!(error, "The last good snapshot could not be written");
         }

@@ -21,5 +21,5 @@ mod tests;
 mod upstreams;
 
 pub use names::{Found, Names};
-pub use server::{Server, StartError, start};
+pub use server::{Server, Sockets, StartError, bind, start};
 pub use upstreams::{RESOLV_CONF, Upstreams};

@@ -1,6 +1,7 @@
 //! The sockets, and the thread that serves them.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use hickory_proto::op::ResponseCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::LocalOptions;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
@@ -46,9 +47,10 @@ pub struct StartError {
     pub error: io::Error,
 }
 
-/// A running name server. It serves for as long as the process lives.
+/// A running name server; dropping it ends it.
 pub struct Server {
     names: Arc<ArcSwap<Names>>,
+    _serving: oneshot::Sender<Infallible>,
 }
 
 impl Server {
@@ -58,49 +60,83 @@ impl Server {
     }
 }
 
-/// Listens on this address, and on `::1` too where it is IPv4's loopback and the machine has IPv6.
+/// The sockets of this address, and of `::1` too where it is IPv4's loopback and the machine has IPv6: those that were inherited
+/// for it, and else new ones.
+pub fn bind(address: SocketAddr, mut inherited: Vec<Sockets>) -> Result<Vec<Sockets>, StartError> {
+    let mut bind = |address| {
+        let mut of_it = inherited.extract_if(.., |sockets| sockets.address == address);
+        match of_it.next() {
+            Some(sockets) => Ok(sockets),
+            None => Sockets::bind(address),
+        }
+    };
+    let mut sockets = vec![bind(address).map_err(|error| StartError { address, error })?];
+    let Some(address) = net::ipv6_twin(address) else {
+        return Ok(sockets);
+    };
+    match bind(address) {
+        Ok(both) => sockets.push(both),
+        Err(error) if net::means_no_ipv6(&error) => {
+            tracing::info!(%address, %error, "No IPv6 here");
+        }
+        Err(error) => return Err(StartError { address, error }),
+    }
+    Ok(sockets)
+}
+
+/// Serves names on these sockets; without any names until it is told some.
 pub fn start(
-    address: SocketAddr,
+    sockets: Vec<Sockets>,
     upstreams: Upstreams,
     metrics: &Registry,
-) -> Result<Server, StartError> {
-    let failed = |error| StartError { address, error };
-    let mut sockets = vec![Sockets::bind(address).map_err(failed)?];
-    if let Some(twin) = net::ipv6_twin(address) {
-        match Sockets::bind(twin) {
-            Ok(both) => sockets.push(both),
-            Err(error) if net::means_no_ipv6(&error) => {
-                tracing::info!(%address, %error, "No IPv6 here");
-            }
-            Err(error) => {
-                return Err(StartError {
-                    address: twin,
-                    error,
-                });
-            }
-        }
-    }
+) -> io::Result<Server> {
     let names = Arc::<ArcSwap<Names>>::default();
     let (served, counts) = (names.clone(), Counts::registered(metrics));
+    let (serving, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("dns".to_owned())
         .spawn(move || {
-            if let Err(error) = run(sockets, upstreams, served, counts) {
+            if let Err(error) = run(sockets, upstreams, served, counts, ended) {
                 tracing::error!(%error, "Name server ended");
             }
-        })
-        .map_err(failed)?;
-    Ok(Server { names })
+        })?;
+    Ok(Server {
+        names,
+        _serving: serving,
+    })
 }
 
 /// Both sockets of one address.
-struct Sockets {
+pub struct Sockets {
     address: SocketAddr,
     udp: std::net::UdpSocket,
     tcp: std::net::TcpListener,
 }
 
 impl Sockets {
+    /// Of the process before this one.
+    pub fn inherited(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Self> {
+        let address = udp.local_addr()?;
+        Ok(Self { address, udp, tcp })
+    }
+
+    /// The same sockets once more, for the process after this one.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self {
+            address: self.address,
+            udp: self.udp.try_clone()?,
+            tcp: self.tcp.try_clone()?,
+        })
+    }
+
+    pub fn udp(&self) -> &std::net::UdpSocket {
+        &self.udp
+    }
+
+    pub fn tcp(&self) -> &std::net::TcpListener {
+        &self.tcp
+    }
+
     fn bind(address: SocketAddr) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let udp = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
@@ -130,6 +166,7 @@ fn run(
     upstreams: Upstreams,
     names: Arc<ArcSwap<Names>>,
     counts: Counts,
+    mut ended: oneshot::Receiver<Infallible>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,10 +186,10 @@ fn run(
             spawn_local(serve_udp(service.clone(), udp));
             spawn_local(serve_tcp(service.clone(), TcpListener::from_std(tcp)?));
         }
-        loop {
-            sleep(LOOK).await;
+        while timeout(LOOK, &mut ended).await.is_err() {
             service.forwarder.servers().reload_if_changed();
         }
+        Ok(())
     })
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,8 +17,8 @@ use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost}
 use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
-use super::worker::{self, Command, Shared};
-use crate::base::net::{self, Bound, Listening};
+use super::sockets::{Handover, Sockets};
+use super::worker::{self, Shared};
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientConfigs, Reload, ServerTls, TlsError};
 use crate::model::{
     self, Bind, ClusterKey, EndpointUpdate, InboundMode, Name, PathNormalization, Protocol,
@@ -36,6 +36,7 @@ pub struct Start<'a> {
     pub metrics: Arc<Registry>,
     /// Each worker gets a writer of its own.
     pub access_log: Option<&'a AccessLog>,
+    pub handover: Handover,
 }
 
 /// Why a socket that the configuration asks for is not served.
@@ -62,27 +63,17 @@ pub struct DataPlane {
     sidecar: Option<Sidecar>,
     metrics: Arc<Registry>,
     clusters: Arc<Clusters>,
-    workers: Vec<mpsc::UnboundedSender<Command>>,
+    sockets: Sockets,
     shared: Arc<Shared>,
     gateways: HashMap<SocketAddr, Gateway>,
     outbound: Option<Arc<Entry>>,
     /// The entries of the application's ports.
     inbound: Vec<Arc<Entry>>,
-    own_addresses: Vec<SocketAddr>,
-    /// Sockets that take no connections before the plane is opened; None from then on.
-    unopened: Option<Vec<Unopened>>,
     snapshot: Arc<Snapshot>,
     /// Services that discovery has told of, with a document or without.
     discovered: HashSet<Name>,
     virtual_addresses: VirtualAddresses,
     client_tls: Arc<ClientConfigs>,
-}
-
-/// One worker's socket for an entry.
-struct Unopened {
-    worker: mpsc::UnboundedSender<Command>,
-    socket: Bound,
-    entry: Arc<Entry>,
 }
 
 struct Gateway {
@@ -117,13 +108,11 @@ impl DataPlane {
                 Some(sidecar) => Clusters::of_sidecar(sidecar),
                 None => Clusters::new(None),
             },
-            workers,
+            sockets: Sockets::new(workers, start.handover),
             shared,
             gateways: HashMap::new(),
             outbound: None,
             inbound: Vec::new(),
-            own_addresses: Vec::new(),
-            unopened: Some(Vec::new()),
             snapshot: Arc::default(),
             discovered: HashSet::new(),
             virtual_addresses: VirtualAddresses::default(),
@@ -132,16 +121,6 @@ impl DataPlane {
         };
         plane.serve_sidecar()?;
         Ok(plane)
-    }
-
-    /// Takes connections from now on: what they are to be routed by is in effect.
-    pub fn open(&mut self) -> Result<(), ListenError> {
-        let mut unopened = self.unopened.take().into_iter().flatten();
-        unopened.try_for_each(Unopened::open)
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.unopened.is_none()
     }
 
     /// All clusters, for reports, for the resolver and for the prober.
@@ -228,6 +207,20 @@ impl DataPlane {
         problems
     }
 
+    /// Takes connections from now on: what they are to be routed by is in effect.
+    pub fn open(&mut self) -> Result<(), ListenError> {
+        self.sockets.open()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.sockets.is_open()
+    }
+
+    /// The listening sockets, for the process after this one.
+    pub fn kept_sockets(&self) -> impl Iterator<Item = &TcpListener> {
+        self.sockets.kept()
+    }
+
     /// Nothing is at hand, and nothing can come.
     pub fn is_done(&self) -> bool {
         // In this order: what was taken from a socket is counted before the socket is uncounted.
@@ -242,94 +235,23 @@ impl DataPlane {
 
     /// Tells clients with each answer that their connection ends, and closes connections that are quiet.
     pub fn drain(&self) {
-        self.tell_all(|| Command::Drain);
+        self.sockets.drain();
     }
 
     /// Takes no more connections of other machines.
-    pub fn close_to_others(&self) {
+    pub fn close_to_others(&mut self) {
         let inbound = self.inbound.iter().map(|entry| entry.address);
         for address in self.gateways.keys().copied().chain(inbound) {
-            self.tell_all(|| Command::Unlisten(address));
+            self.sockets.close(address);
         }
     }
 
     /// Takes no more connections of the application beside this proxy either.
-    pub fn close(&self) {
+    pub fn close(&mut self) {
         self.close_to_others();
         if let Some(outbound) = &self.outbound {
-            self.tell_all(|| Command::Unlisten(outbound.address));
+            self.sockets.close(outbound.address);
         }
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for worker in &self.workers {
-            // A worker that is gone has said why.
-            let _ = worker.send(command());
-        }
-    }
-
-    fn listen(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
-        self.listen_at(entry.address, entry, listening(entry.role))
-    }
-
-    /// Serves the same port over IPv6, where this machine has it.
-    fn listen_over_ipv6(&mut self, entry: &Arc<Entry>) -> Result<(), ListenError> {
-        let Some(address) = net::ipv6_twin(entry.address) else {
-            return Ok(());
-        };
-        let listening = Listening {
-            ipv6_only: true,
-            ..listening(entry.role)
-        };
-        match self.listen_at(address, entry, listening) {
-            Err(ListenError::Bind { error, .. }) if net::means_no_ipv6(&error) => {
-                tracing::info!(%address, %error, "No IPv6 here");
-                Ok(())
-            }
-            listening => listening,
-        }
-    }
-
-    fn listen_at(
-        &mut self,
-        address: SocketAddr,
-        entry: &Arc<Entry>,
-        listening: Listening,
-    ) -> Result<(), ListenError> {
-        if !self
-            .own_addresses
-            .iter()
-            .any(|own| own.port() == address.port())
-        {
-            net::expect_free(address).map_err(|error| ListenError::Bind { address, error })?;
-        }
-        // All sockets first, so that an address is served by every worker or by none.
-        let sockets: io::Result<Vec<Bound>> = self
-            .workers
-            .iter()
-            .map(|_| Bound::new(address, listening))
-            .collect();
-        let sockets = sockets.map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied if listening.transparent => {
-                ListenError::NotPermitted { address }
-            }
-            _ => ListenError::Bind { address, error },
-        })?;
-        for (worker, socket) in self.workers.iter().zip(sockets) {
-            let socket = Unopened {
-                worker: worker.clone(),
-                socket,
-                entry: entry.clone(),
-            };
-            match &mut self.unopened {
-                Some(unopened) => unopened.push(socket),
-                None => socket.open()?,
-            }
-        }
-        self.own_addresses.push(address);
-        let own = self.own_addresses.clone();
-        self.tell_all(|| Command::Own(own.clone()));
-        Ok(())
     }
 
     fn serve_sidecar(&mut self) -> Result<(), ListenError> {
@@ -339,9 +261,9 @@ impl DataPlane {
         if let Some(address) = sidecar.outbound {
             let routing = Routing::Mesh(self.mesh(&mut HashMap::new()));
             let entry = Entry::new(Role::Outbound, address, routing, None);
-            self.listen(&entry)?;
+            self.sockets.listen(&entry)?;
             if sidecar.intercept {
-                self.listen_over_ipv6(&entry)?;
+                self.sockets.listen_over_ipv6(&entry)?;
             }
             self.outbound = Some(entry);
         }
@@ -357,9 +279,9 @@ impl DataPlane {
                 Routing::App(self.app(&sidecar)),
                 None,
             );
-            self.listen(&entry)?;
+            self.sockets.listen(&entry)?;
             if sidecar.intercept && sidecar.inbound == Some(address) {
-                self.listen_over_ipv6(&entry)?;
+                self.sockets.listen_over_ipv6(&entry)?;
             }
             self.inbound.push(entry);
         }
@@ -440,7 +362,7 @@ impl DataPlane {
         }
         let tls = server_tls(bind, &certificates)?;
         let entry = Entry::new(Role::Gateway, bind.address, routing, tls);
-        self.listen(&entry)?;
+        self.sockets.listen(&entry)?;
         self.gateways.insert(
             bind.address,
             Gateway {
@@ -488,11 +410,7 @@ impl DataPlane {
             .collect();
         for address in gone {
             self.gateways.remove(&address);
-            self.own_addresses.retain(|own| *own != address);
-            if let Some(unopened) = &mut self.unopened {
-                unopened.retain(|socket| socket.entry.address != address);
-            }
-            self.tell_all(|| Command::Unlisten(address));
+            self.sockets.unlisten(address);
         }
     }
 
@@ -635,25 +553,7 @@ impl DataPlane {
     }
 }
 
-impl Unopened {
-    fn open(self) -> Result<(), ListenError> {
-        let address = self.entry.address;
-        let socket = self.socket.listen();
-        let socket = socket.map_err(|error| ListenError::Bind { address, error })?;
-        // A worker that is gone has said why.
-        let _ = self.worker.send(Command::Listen(socket, self.entry));
-        Ok(())
-    }
-}
-
 type Destinations = HashMap<ClusterKey, Arc<Destination>>;
-
-fn listening(role: Role) -> Listening {
-    Listening {
-        transparent: role == Role::Inbound(InboundMode::Tproxy),
-        ..Listening::default()
-    }
-}
 
 fn server_tls(
     bind: &Bind,

@@ -1,6 +1,7 @@
 //! The path of a request, in the order it meets the files.
 
 pub mod data_plane;
+pub mod sockets;
 pub mod worker;
 
 pub mod entry;

@@ -1,5 +1,5 @@
 use crate::failover::gateway_to_addresses;
-use crate::harness::{Client, Load, Mesh, Service, Target, eventually};
+use crate::harness::{Client, Load, Mesh, Service, Target};
 
 #[tokio::test]
 async fn a_terminated_sidecar_leaves_without_failing_a_request() {
@@ -33,11 +33,7 @@ async fn a_terminated_gateway_finishes_what_has_begun() {
         .await;
     let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
     let slow = tokio::spawn(async move { client.get("/slow").await });
-    eventually("the request is on its way", async || {
-        let page = gateway.admin("/clusters").await.ok()?;
-        page.body.contains("shop").then_some(())
-    })
-    .await;
+    gateway.is_asked("shop").await;
     gateway.process.terminate();
     let answer = slow
         .await

@@ -71,7 +71,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "tls",
         "token_file",
     ];
-    const SIDECAR: [&str; 21] = [
+    const SIDECAR: [&str; 22] = [
         "service",
         "instance",
         "apps",
@@ -92,6 +92,7 @@ pub fn recognise(text: &str) -> Option<BootstrapKind> {
         "trusted_networks",
         "intercept",
         "dns",
+        "handover",
         "labels",
     ];
     let (root, _) = yaml::parse(text);

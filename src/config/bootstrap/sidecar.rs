@@ -56,6 +56,8 @@ pub struct SidecarBootstrap {
     pub intercept: bool,
     /// The name server for the application; None runs none.
     pub dns: Option<Dns>,
+    /// The Unix socket at which another process of this user takes over from this one; None lets none.
+    pub handover: Option<PathBuf>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -174,9 +176,12 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
         .any(|key| fields.has(key));
     let outbound = fields.optional("outbound", |cursor| cursor.fields(outbound));
     let inbound = fields.optional("inbound", |cursor| cursor.fields(inbound));
-    let snapshot = fields.optional("snapshot", |cursor| {
-        cursor.fields(|fields| fields.required("path", |c| c.path()))
-    });
+    let mut file = |key| {
+        fields.optional(key, |cursor| {
+            cursor.fields(|fields| fields.required("path", |c| c.path()))
+        })
+    };
+    let (snapshot, handover) = (file("snapshot"), file("handover"));
     let bootstrap = SidecarBootstrap {
         instance: fields.optional("instance", |c| c.name()),
         outbound: sidecar.then(|| outbound.unwrap_or_default()),
@@ -212,6 +217,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
             .optional("intercept", |c| c.boolean())
             .unwrap_or(false),
         dns: fields.optional("dns", |cursor| cursor.fields(dns)),
+        handover: handover.map(|path| paths.resolve("handover.path", path)),
         namespace,
         service,
         apps,

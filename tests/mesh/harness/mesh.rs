@@ -73,9 +73,19 @@ impl Mesh {
 
     /// A gateway that takes its documents from the file `mesh.yaml`, which `documents` writes for the address it is given.
     pub async fn gateway(&self, documents: impl FnOnce(SocketAddr) -> String) -> Sidecar {
+        self.gateway_with("", documents).await
+    }
+
+    /// The same with more in its bootstrap.
+    pub async fn gateway_with(
+        &self,
+        bootstrap: &str,
+        documents: impl FnOnce(SocketAddr) -> String,
+    ) -> Sidecar {
         let gateway = free_address();
         self.write("mesh.yaml", &documents(gateway));
-        self.proxy("gateway", gateway, "mesh: mesh.yaml\n").await
+        let bootstrap = format!("mesh: mesh.yaml\n{bootstrap}");
+        self.proxy("gateway", gateway, &bootstrap).await
     }
 
     /// The sidecar of an instance of `service`, registered in the registry.
@@ -89,6 +99,7 @@ impl Mesh {
         let listen = free_address();
         let extra = format!(
             "instance: {name}\nregistry: {{addresses: [\"http://{registry}\"]}}\nsnapshot: {{path: {name}.snapshot}}\n\
+             handover: {{path: {name}.sock}}\n\
              apps: [{{service: {service}, port: 80, app: \"{}\", protocol: http, listen: \"{listen}\"}}]\n",
             app.address
         );
@@ -98,7 +109,8 @@ impl Mesh {
     /// The sidecar of something that only calls others.
     pub async fn caller(&self, name: &str, registry: SocketAddr) -> Sidecar {
         let extra = format!(
-            "registry: {{addresses: [\"http://{registry}\"]}}\nsnapshot: {{path: {name}.snapshot}}\n"
+            "registry: {{addresses: [\"http://{registry}\"]}}\nsnapshot: {{path: {name}.snapshot}}\n\
+             handover: {{path: {name}.sock}}\n"
         );
         self.proxy(name, free_address(), &extra).await
     }
@@ -123,9 +135,23 @@ impl Mesh {
 
     /// The same sidecar as before, after its process has ended.
     pub async fn start_again(&self, sidecar: &mut Sidecar) {
-        let config = self.folder().join(format!("{}.yaml", sidecar.name));
-        sidecar.process = self.pillion(&sidecar.name, "proxy", &config);
+        sidecar.process = self.spawn_again(sidecar);
         sidecar.becomes_ready().await;
+    }
+
+    /// Another process of the same sidecar takes over, and the one before ends.
+    pub async fn replace(&self, sidecar: &mut Sidecar) {
+        let next = self.spawn_again(sidecar);
+        let mut before = std::mem::replace(&mut sidecar.process, next);
+        let status = before.exit_status().await;
+        assert!(status.success(), "{status}: {}", before.output());
+        sidecar.becomes_ready().await;
+    }
+
+    /// Another process with the same bootstrap.
+    pub fn spawn_again(&self, sidecar: &Sidecar) -> Process {
+        let config = self.folder().join(format!("{}.yaml", sidecar.name));
+        self.pillion(&sidecar.name, "proxy", &config)
     }
 
     fn pillion(&self, name: &str, subcommand: &str, config: &Path) -> Process {
@@ -178,6 +204,23 @@ impl Sidecar {
                 .await
                 .ok()
                 .filter(|answer| answer.status == 200)
+        })
+        .await;
+    }
+
+    /// Waits until a request is on its way to this service.
+    pub async fn is_asked(&self, service: &str) {
+        eventually("the request is on its way", async || {
+            let page = self.admin("/clusters").await.ok()?;
+            page.body.contains(service).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until its log has this.
+    pub async fn says(&self, words: &str) {
+        eventually(&format!("{} says {words:?}", self.name), async || {
+            self.process.output().contains(words).then_some(())
         })
         .await;
     }
