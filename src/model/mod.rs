@@ -5,6 +5,7 @@
 //! one service at a time, as an [`EndpointUpdate`].
 
 mod endpoint;
+mod lane;
 mod listener;
 mod name;
 mod path;
@@ -15,6 +16,7 @@ mod snapshot;
 mod virtual_address;
 
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
+pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
