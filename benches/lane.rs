@@ -50,7 +50,9 @@ fn queued(c: &mut Criterion) {
         let Pushed::Started(mut work, _) = lane.push(now, item(0)) else {
             panic!("it is empty");
         };
-        (1..200).for_each(|number| drop(lane.push(now, item(number))));
+        for number in 1..200 {
+            black_box(lane.push(now, item(number)));
+        }
         let mut number = 200;
         c.bench_function(&format!("queued, {}", discipline.as_str()), |b| {
             b.iter(|| {

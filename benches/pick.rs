@@ -46,6 +46,7 @@ fn service(name: &str, policy: Policy) -> Service {
         outlier: Outlier::default(),
         circuit: Circuit::default(),
         path: PathNormalization::default(),
+        lane: None,
         tls: None,
     }
 }

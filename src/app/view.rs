@@ -9,7 +9,8 @@ use crate::admin::{ClusterView, EndpointView};
 use crate::api::Rejection;
 use crate::config::Problem;
 use crate::model::{
-    BackendTarget, HostPattern, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
+    BackendTarget, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route, Service,
+    Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::Clusters;
 use crate::proxy::cluster::plan::Standing;
@@ -178,9 +179,29 @@ fn service_view(service: &Service) -> Value {
             "requests_max": service.circuit.requests_max,
             "pending_max": service.circuit.pending_max,
         },
+        "lane": service.lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
             "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
         })),
+    })
+}
+
+fn lane_view(lane: &Lane) -> Value {
+    json!({
+        "limit": match lane.limit {
+            LaneLimit::Fixed(limit) => Value::from(limit),
+            LaneLimit::Adaptive => Value::from("adaptive"),
+        },
+        "discipline": lane.discipline.as_str(),
+        "queue_max": lane.queue_max,
+        "queue_timeout_ms": lane.queue_timeout.as_millis() as u64,
+        "floors_percent": {
+            "batch": lane.floors.batch_percent,
+            "best-effort": lane.floors.best_effort_percent,
+            "lowest-level": lane.floors.lowest_level_percent,
+        },
+        "tenant_header": lane.tenant.as_deref(),
+        "class_from": lane.class_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use super::Nanos;
@@ -37,6 +38,19 @@ impl Reason {
             Reason::Tenant => "tenant",
             Reason::Timeout => "timeout",
         }
+    }
+}
+
+/// For people.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Full => "its queue is full",
+            Reason::Deadline => "the request would not be done in time",
+            Reason::Class => "its queue is full, and a more important request came",
+            Reason::Tenant => "its queue is full, and the tenant held more of it than others",
+            Reason::Timeout => "the request has waited for as long as it may",
+        })
     }
 }
 

@@ -4,6 +4,7 @@ pub mod data_plane;
 pub mod worker;
 
 pub mod entry;
+pub mod lane;
 pub mod listener;
 pub mod session;
 

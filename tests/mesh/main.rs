@@ -5,5 +5,6 @@ mod canary;
 mod drain;
 mod failover;
 mod harness;
+mod lanes;
 mod registry;
 mod reload;

@@ -7,6 +7,7 @@ mod document;
 mod filter;
 mod gateway;
 mod kubernetes_service;
+mod lane;
 mod path;
 mod route;
 mod route_match;

@@ -352,6 +352,7 @@ fn undocumented(name: &Name) -> Arc<Service> {
         outlier: Outlier::default(),
         circuit: Circuit::default(),
         path: PathNormalization::default(),
+        lane: None,
         tls: None,
     })
 }

@@ -37,6 +37,7 @@ pub fn service() -> Service {
         outlier: Outlier::default(),
         circuit: Circuit::default(),
         path: PathNormalization::default(),
+        lane: None,
         tls: None,
     }
 }

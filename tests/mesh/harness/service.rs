@@ -12,6 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Process, eventually, free_address};
@@ -19,11 +20,13 @@ use super::{Process, eventually, free_address};
 const NAME_VARIABLE: &str = "PILLION_TEST_SERVICE";
 const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 
-/// An application behind the mesh: answers every request with its name (`/slow` after a while), over HTTP/1 and HTTP/2.
+/// An application behind the mesh: answers every request with its name, over HTTP/1 and HTTP/2. `/slow` takes a while, `/work/40`
+/// takes 40 ms, and `/hold` takes until [`Service::release`].
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
     runs: Runs,
+    released: watch::Sender<bool>,
 }
 
 enum Runs {
@@ -38,11 +41,13 @@ impl Service {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let task = tokio::spawn(serve(listener, name.to_owned()));
+        let (released, holds) = watch::channel(false);
+        let task = tokio::spawn(serve(listener, name.to_owned(), holds));
         Self {
             name: name.to_owned(),
             address,
             runs: Runs::Here(task),
+            released,
         }
     }
 
@@ -54,7 +59,13 @@ impl Service {
             name: name.to_owned(),
             address,
             runs,
+            released: watch::channel(false).0,
         }
+    }
+
+    /// Requests for `/hold` are answered from now on; only one in this process can be told.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// At its address again, after it was killed.
@@ -107,15 +118,17 @@ async fn a_service_in_a_process_of_its_own() {
     ) else {
         return;
     };
-    serve(TcpListener::bind(address).await.expect("a free port"), name).await;
+    let (_released, holds) = watch::channel(false);
+    let listener = TcpListener::bind(address).await.expect("a free port");
+    serve(listener, name, holds).await;
 }
 
-async fn serve(listener: TcpListener, name: String) {
+async fn serve(listener: TcpListener, name: String, holds: watch::Receiver<bool>) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let name = name.clone();
+        let (name, holds) = (name.clone(), holds.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(request, name.clone()));
+            let answer = service_fn(move |request| answer(request, name.clone(), holds.clone()));
             // How a connection ends is the proxy's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), answer)
@@ -127,9 +140,20 @@ async fn serve(listener: TcpListener, name: String) {
 async fn answer(
     request: Request<Incoming>,
     name: String,
+    mut holds: watch::Receiver<bool>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == "/slow" {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    match request.uri().path() {
+        "/slow" => tokio::time::sleep(Duration::from_millis(500)).await,
+        "/hold" => {
+            // It ends without a release when the scenario does.
+            let _ = holds.wait_for(|released| *released).await;
+        }
+        path => {
+            let work = path.strip_prefix("/work/");
+            if let Some(milliseconds) = work.and_then(|work| work.parse().ok()) {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
+        }
     }
     Ok(Response::new(Full::from(name)))
 }
