@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::ClusterView;
+use super::{ClusterView, LaneView};
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 type TryChange = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -16,6 +16,8 @@ pub struct State {
     /// What is wrong with the documents as they are now; an empty list when nothing is.
     pub problems: Ask<Value>,
     pub clusters: Ask<Vec<ClusterView>>,
+    /// The lanes in front of the application beside this proxy.
+    pub lanes: Ask<Vec<LaneView>>,
     /// The metrics as text: OpenMetrics when true, else the Prometheus format.
     pub metrics: Box<dyn Fn(bool) -> String + Send + Sync>,
     /// Begins to drain; more than once does no harm.
@@ -36,6 +38,7 @@ impl State {
             config: Box::new(|| Value::Null),
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),
+            lanes: Box::new(Vec::new),
             metrics: Box::new(|_| String::new()),
             drain: Box::new(|| ()),
             log_level: Box::new(String::new),

@@ -306,6 +306,7 @@ impl Process {
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
+        let lanes = self.plane.lanes().clone();
         let (config, problems, drain) = (
             self.status.clone(),
             self.status.clone(),
@@ -329,6 +330,7 @@ impl Process {
                 )
             }),
             clusters: Box::new(move || view::clusters(&clusters)),
+            lanes: Box::new(move || view::lanes(&lanes)),
             metrics: Box::new(move |openmetrics| {
                 metrics.encode(if openmetrics {
                     crate::telemetry::metrics::Format::OpenMetrics

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::admin::{ClusterView, EndpointView};
+use crate::admin::{ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
 use crate::config::Problem;
+use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route, Service,
-    Snapshot, ValueMatch,
+    BackendTarget, Class, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route,
+    Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::Clusters;
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::report::EndpointReport;
+use crate::proxy::lane::{LaneReport, Lanes};
 use crate::telemetry::metrics::{Registry, Scrape};
 
 /// The page `/clusters`.
@@ -62,6 +64,25 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         failures: failures.map(|outcome| totals[outcome]).sum(),
         instance: endpoint.model.instance.as_deref().map(str::to_owned),
     }
+}
+
+/// The page `/lanes`.
+pub fn lanes(lanes: &Lanes) -> Vec<LaneView> {
+    let view = |lane: &LaneReport| LaneView {
+        service: lane.service.clone(),
+        limit: lane.limit,
+        in_flight: lane.in_flight,
+        queued: Class::ALL
+            .map(|class| (class.as_str(), lane.queued[class as usize]))
+            .into(),
+        discipline: lane.discipline.as_str(),
+        switches: lane.switches,
+        admitted: lane.admitted(),
+        refused: Reason::ALL
+            .map(|reason| (reason.as_str(), lane.refused(reason)))
+            .into(),
+    };
+    lanes.report().iter().map(view).collect()
 }
 
 /// The page `/config`: the effective snapshot. Certificates appear as paths; keys and tokens are not in a snapshot.

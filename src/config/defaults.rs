@@ -25,8 +25,8 @@ pub const ENDPOINT_WEIGHT: u32 = 1;
 /// Most of any weight, as in the Gateway API.
 pub const WEIGHT_MAX: u64 = 1_000_000;
 /// Most slots of a lane, and most places in its queue.
-pub const LANE_LIMIT_MOST: u64 = 1_000_000;
-pub const LANE_QUEUE_MOST: u64 = 1_000_000;
+pub const LANE_SLOTS_MAX: u64 = 1_000_000;
+pub const LANE_QUEUE_MAX: u64 = 1_000_000;
 
 // Gateways
 pub const GATEWAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -188,6 +188,13 @@ impl<T> Band<T> {
         (0..LEVELS).find_map(|level| Some((self.turn(level, levelled)?, level)))
     }
 
+    /// Time has passed, in which those who wait now have waited.
+    pub fn accrue(&mut self, now: Nanos, slots: u32) {
+        self.floor.accrue(now, slots, !self.entries.is_empty());
+        let deepest = &self.rings[LEVELS - 1];
+        self.lowest.accrue(now, slots, !deepest.is_empty());
+    }
+
     /// The class is owed time.
     pub fn is_owed(&self) -> bool {
         !self.is_empty() && self.floor.is_owed(self.cost())

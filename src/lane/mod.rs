@@ -446,9 +446,7 @@ impl<T> Lane<T> {
     fn pass(&mut self, now: Nanos) {
         let slots = self.slots.limit();
         for band in &mut self.bands {
-            let waits = !band.is_empty();
-            band.floor.accrue(now, slots, waits);
-            band.lowest.accrue(now, slots, waits);
+            band.accrue(now, slots);
         }
         let passed = now.saturating_sub(self.second);
         if passed < SECOND {

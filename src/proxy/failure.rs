@@ -150,7 +150,7 @@ impl Failure {
                 503,
                 Flag::LaneShed,
                 "http_request_denied",
-                "Retry after the time in Retry-After; see the pillion_lane_* metrics of the service's sidecar.",
+                "Retry after the time in Retry-After; `pillion lanes` beside the service shows who waits.",
             ),
             Failure::ConnectFailed { error, .. } => {
                 let kind = match error {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -98,6 +99,13 @@ async fn what_a_full_lane_refuses_says_so_and_does_not_count_against_the_instanc
         assert_eq!(header(&refused, "retry-after"), "1");
         assert!(refused.body.contains("(LS)"), "{}", refused.body);
     }
+    let lanes = Command::new(env!("CARGO_BIN_EXE_pillion"))
+        .args(["lanes", "--admin", &shop.sidecar.admin.to_string()])
+        .output()
+        .await
+        .expect("it runs");
+    let lanes = String::from_utf8_lossy(&lanes.stdout);
+    assert!(lanes.contains("20 (full 20)"), "{lanes}");
     let grpc = [("content-type", "application/grpc")];
     let refused = client.get_with("/", &grpc).await.expect("an answer");
     assert_eq!(
@@ -204,6 +212,53 @@ async fn a_client_that_leaves_gives_its_place_up_and_one_that_cannot_be_served_i
     held.await.expect("no panic");
     shop.shows("pillion_lane_in_flight{service=\"default/shop\"} 0")
         .await;
+}
+
+#[tokio::test]
+async fn what_one_instance_refuses_another_one_takes() {
+    let mesh = Mesh::new();
+    let registry = mesh.registry().await;
+    let lane = "lane: {limit: 1, queue: {max: 0}}\nbalance: round_robin";
+    registry
+        .apply(&format!(
+            "kind: Service\nname: shop\nports: [{{port: 80, protocol: http}}]\n{lane}\n"
+        ))
+        .await;
+    let (full, free) = (Service::start("full").await, Service::start("free").await);
+    let sidecar = mesh
+        .sidecar("shop-full", "shop", &full, registry.address)
+        .await;
+    let caller = mesh.caller("caller", registry.address).await;
+    caller.reaches("shop", &["full"]).await;
+    let mut holder = Client::new(caller.target("shop"));
+    let held = tokio::spawn(async move { holder.get("/hold").await.expect("an answer").status });
+    let lanes = async || {
+        sidecar
+            .admin("/lanes?format=json")
+            .await
+            .expect("it answers")
+            .body
+    };
+    eventually("the slot is taken", async || {
+        lanes().await.contains("\"in_flight\": 1").then_some(())
+    })
+    .await;
+    let _other = mesh
+        .sidecar("shop-free", "shop", &free, registry.address)
+        .await;
+    let mut client = Client::new(caller.target("shop"));
+    eventually("the other instance answers", async || {
+        let answer = client.get("/").await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        let answer = client.get("/").await.expect("an answer");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "free"));
+    }
+    assert!(!lanes().await.contains("\"full\": 0"), "it was asked too");
+    full.release();
+    assert_eq!(held.await.expect("no panic"), 200);
 }
 
 /// How long the short requests of a load took, and how much of the bulk was done meanwhile.

@@ -10,7 +10,7 @@ pub(super) fn lane(fields: &mut Fields<'_, '_>) -> Option<Lane> {
     let discipline = fields.optional("discipline", discipline);
     let queue = fields.optional("queue", |cursor| {
         cursor.fields(|fields| {
-            let max = fields.optional("max", |c| c.number(0..=defaults::LANE_QUEUE_MOST));
+            let max = fields.optional("max", |c| c.number(0..=defaults::LANE_QUEUE_MAX));
             let timeout = fields.optional("timeout", |c| c.nonzero_duration());
             Some((max, timeout))
         })
@@ -37,11 +37,11 @@ fn limit(cursor: Cursor<'_>) -> Option<LaneLimit> {
     match cursor.text()? {
         "adaptive" => Some(LaneLimit::Adaptive),
         text if text.parse::<u64>().is_err() => {
-            let hint = format!("write adaptive, or 1 to {}", defaults::LANE_LIMIT_MOST);
+            let hint = format!("write adaptive, or 1 to {}", defaults::LANE_SLOTS_MAX);
             cursor.error(format!("`{text}` is not a limit"), hint)
         }
         _ => cursor
-            .number(1..=defaults::LANE_LIMIT_MOST)
+            .number(1..=defaults::LANE_SLOTS_MAX)
             .map(LaneLimit::Fixed),
     }
 }

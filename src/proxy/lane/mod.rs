@@ -207,7 +207,9 @@ impl Shared {
                 Popped::Dropped(refusal, waiter) => waiter.decide(Verdict::Refused(refusal)),
             });
         }
-        if let Some(switch) = queue.take_switch() {
+        let switch = queue.take_switch();
+        drop(queue);
+        if let Some(switch) = switch {
             let discipline = switch.to.as_str();
             tracing::info!(service = %self.service, discipline, reason = switch.reason, "Lane changes its discipline");
         }
