@@ -11,6 +11,7 @@ pub mod model;
 pub mod config;
 pub mod identity;
 pub mod intercept;
+pub mod lane;
 pub mod store;
 
 pub mod discovery;

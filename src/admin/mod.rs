@@ -7,6 +7,7 @@
 mod client;
 mod clusters;
 mod guard;
+mod lanes;
 mod pages;
 mod respond;
 mod server;
@@ -14,5 +15,6 @@ mod state;
 
 pub use client::{ProbeError, get, post, probe};
 pub use clusters::{CheckView, ClusterView, EndpointView};
+pub use lanes::LaneView;
 pub use server::serve;
 pub use state::State;

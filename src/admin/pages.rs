@@ -4,9 +4,10 @@ use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 
 use super::respond::{self, Answer};
-use super::{State, clusters};
+use super::{State, clusters, lanes};
 
 struct Page {
     path: &'static str,
@@ -25,7 +26,7 @@ const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_AND_CHANGE: &str = "GET, HEAD, POST";
 
-const PAGES: [Page; 14] = [
+const PAGES: [Page; 15] = [
     Page {
         path: "/",
         allow: READ,
@@ -85,6 +86,12 @@ const PAGES: [Page; 14] = [
         allow: READ,
         about: "what was detected and done, as JSON, the oldest first; ?since=ID gives what came later",
         answer: show_events,
+    },
+    Page {
+        path: "/lanes",
+        allow: READ,
+        about: "the queues before the application, who waits and what was refused; ?format=json or Accept: application/json",
+        answer: show_lanes,
     },
     Page {
         path: "/log",
@@ -164,6 +171,15 @@ fn show_clusters(state: &State, request: &Request) -> Answer {
     if let Some(service) = parameter(request, "service") {
         views.retain(|view| view.name.contains(&service));
     }
+    show(request, &views, clusters::table)
+}
+
+fn show_lanes(state: &State, request: &Request) -> Answer {
+    show(request, &(state.lanes)(), lanes::table)
+}
+
+/// As JSON where that is asked for, or else as a table.
+fn show<T: Serialize>(request: &Request, views: &[T], table: fn(&[T]) -> String) -> Answer {
     let as_json = match parameter(request, "format").as_deref() {
         Some("json") => true,
         Some("text") => false,
@@ -172,7 +188,7 @@ fn show_clusters(state: &State, request: &Request) -> Answer {
     };
     match as_json {
         true => respond::json(&views),
-        false => respond::text(StatusCode::OK, clusters::table(&views)),
+        false => respond::text(StatusCode::OK, table(views)),
     }
 }
 

@@ -58,6 +58,7 @@ async fn the_front_page_names_every_page_and_an_unknown_path_shows_it() {
         "/metrics",
         "/config/problems",
         "/clusters",
+        "/lanes",
         "/log",
         "/drain",
     ] {

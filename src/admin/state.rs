@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::ClusterView;
+use super::{ClusterView, LaneView};
 use crate::api::Events;
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -19,6 +19,8 @@ pub struct State {
     pub clusters: Ask<Vec<ClusterView>>,
     /// What has been detected and done, after the event of this id.
     pub events: Box<dyn Fn(u64) -> Events + Send + Sync>,
+    /// The lanes in front of the application beside this proxy.
+    pub lanes: Ask<Vec<LaneView>>,
     /// The metrics as text: OpenMetrics when true, else the Prometheus format.
     pub metrics: Box<dyn Fn(bool) -> String + Send + Sync>,
     /// Begins to drain; more than once does no harm.
@@ -40,6 +42,7 @@ impl State {
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),
             events: Box::new(|_| Events::default()),
+            lanes: Box::new(Vec::new),
             metrics: Box::new(|_| String::new()),
             drain: Box::new(|| ()),
             log_level: Box::new(String::new),

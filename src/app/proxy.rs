@@ -387,6 +387,7 @@ impl Process {
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
         let events = clusters.events().clone();
+        let lanes = self.plane.lanes().clone();
         let (config, problems, drain) = (
             self.status.clone(),
             self.status.clone(),
@@ -411,6 +412,7 @@ impl Process {
             }),
             clusters: Box::new(move || view::clusters(&clusters)),
             events: Box::new(move |since| events.since(since, EVENTS_MAX)),
+            lanes: Box::new(move || view::lanes(&lanes)),
             metrics: Box::new(move |openmetrics| {
                 metrics.encode(if openmetrics {
                     crate::telemetry::metrics::Format::OpenMetrics

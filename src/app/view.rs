@@ -5,16 +5,19 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::admin::{CheckView, ClusterView, EndpointView};
+use crate::admin::{CheckView, ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
 use crate::config::Problem;
+use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, HostPattern, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
+    BackendTarget, Class, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route,
+    Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::Clusters;
 use crate::proxy::cluster::health::{Health, State};
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::report::EndpointReport;
+use crate::proxy::lane::{LaneReport, Lanes};
 use crate::telemetry::metrics::{Registry, Scrape};
 
 /// The page `/clusters`.
@@ -70,6 +73,25 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         }),
         instance: endpoint.model.instance.as_deref().map(str::to_owned),
     }
+}
+
+/// The page `/lanes`.
+pub fn lanes(lanes: &Lanes) -> Vec<LaneView> {
+    let view = |lane: &LaneReport| LaneView {
+        service: lane.service.clone(),
+        limit: lane.limit,
+        in_flight: lane.in_flight,
+        queued: Class::ALL
+            .map(|class| (class.as_str(), lane.queued[class as usize]))
+            .into(),
+        discipline: lane.discipline.as_str(),
+        switches: lane.switches,
+        admitted: lane.admitted(),
+        refused: Reason::ALL
+            .map(|reason| (reason.as_str(), lane.refused(reason)))
+            .into(),
+    };
+    lanes.report().iter().map(view).collect()
 }
 
 /// The page `/config`: the effective snapshot. Certificates appear as paths; keys and tokens are not in a snapshot.
@@ -194,9 +216,29 @@ fn service_view(service: &Service) -> Value {
             "requests_max": service.circuit.requests_max,
             "pending_max": service.circuit.pending_max,
         },
+        "lane": service.lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
             "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
         })),
+    })
+}
+
+fn lane_view(lane: &Lane) -> Value {
+    json!({
+        "limit": match lane.limit {
+            LaneLimit::Fixed(limit) => Value::from(limit),
+            LaneLimit::Adaptive => Value::from("adaptive"),
+        },
+        "discipline": lane.discipline.as_str(),
+        "queue_max": lane.queue_max,
+        "queue_timeout_ms": lane.queue_timeout.as_millis() as u64,
+        "floors_percent": {
+            "batch": lane.floors.batch_percent,
+            "best-effort": lane.floors.best_effort_percent,
+            "lowest-level": lane.floors.lowest_level_percent,
+        },
+        "tenant_header": lane.tenant.as_deref(),
+        "class_from": lane.class_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod inject;
 mod intercept;
+mod lanes;
 mod proxy;
 mod registry;
 mod services;
@@ -53,6 +54,8 @@ enum Command {
     Inject(Box<inject::Arguments>),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
+    /// The queues in front of a sidecar's application: who waits and what was refused
+    Lanes(lanes::Arguments),
     /// Run a sidecar or a gateway
     Proxy(proxy::Arguments),
     /// Run the control plane: instances, documents, watches
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Health(arguments) => health::run(&arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
+        Command::Lanes(arguments) => lanes::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),

@@ -1,6 +1,6 @@
 //! Every default of the configuration, on one page.
 //!
-//! Those of balancing, outliers and circuits are the `Default` of their types in `model`, those of the access log in `telemetry`.
+//! Those of balancing, outliers, circuits and lanes are the `Default` of their types in `model`, those of the access log in `telemetry`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -25,6 +25,9 @@ pub const BACKEND_WEIGHT: u32 = 1;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 /// Most of any weight, as in the Gateway API.
 pub const WEIGHT_MAX: u64 = 1_000_000;
+/// Most slots of a lane, and most places in its queue.
+pub const LANE_SLOTS_MAX: u64 = 1_000_000;
+pub const LANE_QUEUE_MAX: u64 = 1_000_000;
 
 // Health checks of endpoints
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);

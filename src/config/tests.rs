@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
-    BackendTarget, ClusterKey, HealthCheck, HealthProbe, Name, OnHalfClose, PathAction,
-    PathNormalization, Snapshot,
+    BackendTarget, ClusterKey, Discipline, Floors, HealthCheck, HealthProbe, Lane, LaneLimit, Name,
+    OnHalfClose, PathAction, PathNormalization, Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -132,6 +132,36 @@ balance: least_request
     assert_eq!(cart.ports.len(), 1);
     assert_eq!(cart.ports[0].protocol, Some(crate::model::Protocol::Http2));
     assert_eq!(cart.balance.policy, crate::model::Policy::LeastRequest);
+}
+
+#[test]
+fn a_lane_is_what_was_said_and_else_adaptive_by_class() {
+    let lane = |text: &str| {
+        let snapshot = snapshot(&format!("{{kind: Service, name: a, lane: {text}}}\n"));
+        snapshot.services[&Name::local("a")].lane.clone().unwrap()
+    };
+    assert_eq!(lane("{}"), Lane::new(LaneLimit::Adaptive));
+    let all = lane(
+        "{limit: 16, discipline: mlfq, queue: {max: 64, timeout: 1s}, floors: {batch: 15%, lowest-level: 0%}, \
+         tenant: {header: X-Tenant}, class_from: [10.0.0.0/8]}",
+    );
+    let floors = Floors {
+        batch_percent: 15,
+        best_effort_percent: 1,
+        lowest_level_percent: 0,
+    };
+    let wanted = Lane {
+        limit: LaneLimit::Fixed(16),
+        discipline: Discipline::Mlfq,
+        queue_max: 64,
+        queue_timeout: std::time::Duration::from_secs(1),
+        floors,
+        tenant: Some("x-tenant".into()),
+        class_from: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    assert_eq!(all, wanted);
+    let tcp = "{kind: Service, name: a, ports: [{port: 5432, protocol: tcp}], lane: {limit: 4}}\n";
+    assert!(problems(tcp)[0].contains("every port of this service is tcp"));
 }
 
 #[test]

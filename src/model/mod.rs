@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod health;
+mod lane;
 mod listener;
 mod name;
 mod path;
@@ -17,6 +18,7 @@ mod virtual_address;
 
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
 pub use health::{HealthCheck, HealthProbe};
+pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, HealthCheck, Name, PathNormalization};
+use super::{Endpoint, HealthCheck, Lane, Name, PathNormalization};
 
 /// A `Service`: its ports, its endpoints, and how traffic to it is treated.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Service {
     pub health: Option<Arc<HealthCheck>>,
     pub outlier: Outlier,
     pub circuit: Circuit,
+    /// In front of its application, at its own sidecar; None lets everything in at once.
+    pub lane: Option<Lane>,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
     pub path: PathNormalization,
     /// TLS towards the endpoints; None speaks plain.
@@ -36,6 +38,7 @@ impl Service {
             health: None,
             outlier: Outlier::default(),
             circuit: Circuit::default(),
+            lane: None,
             path: PathNormalization::default(),
             tls: None,
         }

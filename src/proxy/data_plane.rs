@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::cluster::Clusters;
 use super::destination::{Destination, Security, Tls, alpn};
 use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
+use super::lane::Lanes;
 use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
@@ -63,6 +65,7 @@ pub struct DataPlane {
     sidecar: Option<Sidecar>,
     metrics: Arc<Registry>,
     clusters: Arc<Clusters>,
+    lanes: Lanes,
     sockets: Sockets,
     shared: Arc<Shared>,
     gateways: HashMap<SocketAddr, Gateway>,
@@ -108,6 +111,7 @@ impl DataPlane {
                 Some(sidecar) => Clusters::of_sidecar(sidecar),
                 None => Clusters::new(None),
             },
+            lanes: Lanes::default(),
             sockets: Sockets::new(workers, start.handover),
             shared,
             gateways: HashMap::new(),
@@ -119,6 +123,7 @@ impl DataPlane {
             client_tls: Arc::default(),
             sidecar: start.sidecar,
         };
+        plane.lanes.register_metrics(&plane.metrics);
         plane.serve_sidecar()?;
         Ok(plane)
     }
@@ -131,6 +136,11 @@ impl DataPlane {
     /// TLS towards endpoints, for the prober.
     pub fn client_tls(&self) -> &Arc<ClientConfigs> {
         &self.client_tls
+    }
+
+    /// The lanes in front of the application, for reports.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
@@ -170,7 +180,7 @@ impl DataPlane {
                 .routing
                 .store(Arc::new(Routing::Mesh(self.mesh(&mut destinations))));
         }
-        self.normalize_inbound();
+        self.treat_inbound();
         drop(destinations);
         self.clusters.prune();
         errors
@@ -305,6 +315,7 @@ impl DataPlane {
                 listen: app.listen,
                 destination: Arc::new(destination),
                 path: PathNormalization::default(),
+                lane: None,
                 requests: requests.series("", &label),
             }
         });
@@ -314,8 +325,8 @@ impl DataPlane {
         }
     }
 
-    /// Tells the application's ports what their services say of paths. All else of them stays what it is.
-    fn normalize_inbound(&self) {
+    /// Tells the application's ports what their services say of paths and lanes. All else of them stays what it is.
+    fn treat_inbound(&self) {
         let Some(sidecar) = &self.sidecar else {
             return;
         };
@@ -325,8 +336,10 @@ impl DataPlane {
             };
             let ports = app.ports.iter().zip(&sidecar.apps).map(|(port, app)| {
                 let service = self.snapshot.services.get(&app.service);
+                let lane = service.and_then(|service| service.lane.as_ref());
                 AppDestination {
                     path: service.map(|service| service.path).unwrap_or_default(),
+                    lane: lane.map(|lane| self.lanes.set(&app.service, lane, Instant::now())),
                     ..port.clone()
                 }
             });
@@ -335,6 +348,13 @@ impl DataPlane {
                 requests: app.requests.clone(),
             })));
         }
+        let services = &self.snapshot.services;
+        let has_lane = |name: &Name| {
+            services
+                .get(name)
+                .is_some_and(|service| service.lane.is_some())
+        };
+        self.lanes.retain(has_lane);
     }
 
     fn serve_gateway(

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::cluster::Instances;
 use super::destination::Destination;
+use super::lane::Lane;
 use super::route::{Listeners, MeshRoutes};
 use crate::identity::ServerTls;
 use crate::model::{InboundMode, Name, PathNormalization};
@@ -128,6 +129,8 @@ pub struct AppDestination {
     pub destination: Arc<Destination>,
     /// Of the service that the port belongs to.
     pub path: PathNormalization,
+    /// Of the service; None lets everything in.
+    pub lane: Option<Lane>,
     pub requests: Arc<RequestSeries>,
 }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::lane::{Reason, Refusal};
 use crate::telemetry::flags::Flag;
 
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub enum Failure {
         cluster: String,
         limit: &'static str,
     },
+    /// The lane in front of the application had no room, or no time.
+    Shed { service: String, refusal: Refusal },
     ConnectFailed {
         endpoint: String,
         error: ConnectError,
@@ -143,6 +146,12 @@ impl Failure {
                 "connection_limit_reached",
                 "Retry later, or raise the limit under `circuit` of the Service.",
             ),
+            Failure::Shed { .. } => (
+                503,
+                Flag::LaneShed,
+                "http_request_denied",
+                "Retry after the time in Retry-After; `pillion lanes` beside the service shows who waits.",
+            ),
             Failure::ConnectFailed { error, .. } => {
                 let kind = match error {
                     ConnectError::Refused => "connection_refused",
@@ -206,6 +215,7 @@ impl Failure {
             Failure::UpstreamTimeout { .. }
             | Failure::StreamIdle { .. }
             | Failure::RequestTimeout => 4,
+            Failure::Shed { refusal, .. } if refusal.reason == Reason::Deadline => 4,
             Failure::UpstreamProtocol { .. } => 13,
             _ => 14,
         }
@@ -230,6 +240,9 @@ impl fmt::Display for Failure {
                 write!(f, "no healthy endpoint of {cluster}: {why}")
             }
             Failure::Overflow { cluster, limit } => write!(f, "{cluster} is at its limit {limit}"),
+            Failure::Shed { service, refusal } => {
+                write!(f, "the lane of {service} refused: {}", refusal.reason)
+            }
             Failure::ConnectFailed { endpoint, error } => {
                 write!(f, "no connection to {endpoint}: {error}")
             }

@@ -5,6 +5,7 @@ pub mod sockets;
 pub mod worker;
 
 pub mod entry;
+pub mod lane;
 pub mod listener;
 pub mod session;
 

@@ -62,6 +62,8 @@ flags! {
     StreamIdleTimeout = "SI",
     /// The proxy is short of memory or connections.
     OverloadManager = "OM",
+    /// The lane in front of the application refused the request.
+    LaneShed = "LS",
     /// The host name of the upstream could not be resolved.
     DnsResolutionFailure = "DF",
 }

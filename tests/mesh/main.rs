@@ -7,5 +7,6 @@ mod failover;
 mod handover;
 mod harness;
 mod health;
+mod lanes;
 mod registry;
 mod reload;

@@ -8,6 +8,7 @@ mod filter;
 mod gateway;
 mod health;
 mod kubernetes_service;
+mod lane;
 mod path;
 mod route;
 mod route_match;

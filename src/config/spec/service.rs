@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{health, path};
+use super::{health, lane, path};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, Circuit, Endpoint, EndpointState, Name, Outlier, Policy, Port, Service,
-    Subset, UpstreamTls,
+    Address, Balance, Circuit, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
+    Service, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -21,7 +21,7 @@ pub struct ServiceSpec {
 }
 
 pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
-    fields.not_built(&[("lane", ""), ("failover", "")]);
+    fields.not_built(&[("failover", "")]);
     let ports = fields.optional("ports", ports);
     let endpoints = fields.optional("endpoints", endpoints);
     let subsets = fields.optional("subsets", subsets).unwrap_or_default();
@@ -39,14 +39,26 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
         circuit: fields
             .optional("circuit", |c| c.fields(circuit))
             .unwrap_or_default(),
+        lane: fields.optional("lane", |c| c.fields(lane::lane)),
         path: fields
             .optional("path", |c| c.fields(path::normalization))
             .unwrap_or_default(),
         tls: fields.optional("tls", |c| c.fields(tls)),
     };
+    warn_of_lane_in_vain(fields, &service);
     ServiceSpec {
         service: Arc::new(service),
         subset_spots,
+    }
+}
+
+fn warn_of_lane_in_vain(fields: &Fields<'_, '_>, service: &Service) {
+    let is_tcp = |port: &Port| port.protocol == Some(Protocol::Tcp);
+    if service.lane.is_some() && !service.ports.is_empty() && service.ports.iter().all(is_tcp) {
+        fields.cursor().warning(
+            "`lane` is for requests, and every port of this service is tcp",
+            "leave it out, or declare what its ports speak",
+        );
     }
 }
 

@@ -46,7 +46,7 @@ pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit};
 pub use members::{EndpointSet, Member, members};
 pub use retry_budget::RetryBudget;
 
-use self::time::nanos;
+pub use self::time::nanos;
 use self::view::View;
 use crate::model::{self, ClusterKey, Service};
 use crate::proxy::events::Events;

@@ -17,13 +17,14 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::tries::{self, Answered};
-use super::{headers, plan, respond, tunnel};
+use super::{admission, headers, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::Outcome;
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Chain;
 use crate::proxy::http1::codec::Limits;
+use crate::proxy::lane::Lane;
 pub use crate::proxy::session::Session;
 use crate::proxy::settings::Settings;
 use crate::telemetry::flags::Flag;
@@ -52,6 +53,8 @@ pub struct Plan<'a> {
     pub timeouts: Timeouts,
     pub retry: Option<&'a Retry>,
     pub on_half_close: OnHalfClose,
+    /// In front of the application; None lets everything in.
+    pub lane: Option<&'a Lane>,
     pub grpc: bool,
     /// The client asks to switch protocols, to one that is allowed.
     pub upgrade: bool,
@@ -194,6 +197,13 @@ async fn walk<D: Downstream>(
     for chain in plan.filters.into_iter().flatten() {
         chain.on_request(&mut scratch.request);
     }
+    let slot = match plan.lane {
+        Some(lane) => {
+            let request = &scratch.request;
+            Some(admission::admit(session, lane, &plan, down, request, exchange).await?)
+        }
+        None => None,
+    };
     let answered = tries::run(session, &plan, down, scratch, exchange).await?;
     if scratch.response.status == 101 {
         return Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
@@ -202,7 +212,12 @@ async fn walk<D: Downstream>(
         chain.on_response(&mut scratch.response.fields);
     }
     exchange.status = scratch.response.status;
-    relay(session, &plan, answered, down, scratch, exchange).await
+    let served = relay(session, &plan, answered, down, scratch, exchange).await?;
+    // What has failed says nothing of how long such a request takes: its slot is dropped.
+    if let Some(slot) = slot.filter(|_| exchange.status < 500) {
+        slot.done();
+    }
+    Ok(served)
 }
 
 /// Sends the answer on, while what is left of the request's body still goes up.

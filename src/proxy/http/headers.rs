@@ -4,14 +4,15 @@ use super::head::{Fields, Known, RequestHead, Scheme};
 use crate::proxy::entry::Role;
 use crate::proxy::session::Session;
 
-/// What a client can say of those it forwards for.
-const OF_CLIENT: [Known; 6] = [
+/// What a client can say of those it forwards for, and of how important they are.
+const OF_CLIENT: [Known; 7] = [
     Known::XForwardedFor,
     Known::XForwardedProto,
     Known::XForwardedHost,
     Known::XForwardedPort,
     Known::XForwardedPrefix,
     Known::Forwarded,
+    Known::XMeshClass,
 ];
 
 /// At the edge of the mesh the request is told who sent it and how; between sidecars it is left as it is.
@@ -58,13 +59,14 @@ fn has_one_scheme(fields: &Fields) -> bool {
 mod tests {
     use super::*;
 
-    const CLIENTS: [(&str, &str); 7] = [
+    const CLIENTS: [(&str, &str); 8] = [
         ("X-Forwarded-For", "192.0.2.1"),
         ("x-forwarded-for", "192.0.2.2, 192.0.2.3"),
         ("X-Forwarded-Host", "shop.example.com"),
         ("X-Forwarded-Port", "8443"),
         ("X-Forwarded-Prefix", "/shop"),
         ("Forwarded", "for=192.0.2.1"),
+        ("x-mesh-class", "critical"),
         ("X-Other", "kept"),
     ];
 
@@ -102,6 +104,7 @@ mod tests {
             "X-Forwarded-Port: 8443",
             "X-Forwarded-Prefix: /shop",
             "Forwarded: for=192.0.2.1",
+            "x-mesh-class: critical",
             "X-Other: kept",
             "X-Forwarded-Proto: http",
         ];

@@ -1,5 +1,6 @@
 //! What HTTP/1 and HTTP/2 share: the message heads, and the walk of a request between the two sides.
 
+pub mod admission;
 pub mod attempt;
 pub mod body;
 pub mod downstream;

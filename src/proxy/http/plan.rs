@@ -208,6 +208,7 @@ fn by_rule<'a>(
         timeouts: *rule.timeouts(),
         retry: rule.retry(),
         on_half_close: OnHalfClose::default(),
+        lane: None,
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     })
@@ -226,6 +227,7 @@ fn direct<'a>(
         timeouts: Timeouts::default(),
         retry: None,
         on_half_close: OnHalfClose::default(),
+        lane: None,
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     }
@@ -247,7 +249,11 @@ fn by_port<'a>(
     }
     if let Some(found) = port {
         exchange.series = Some(found.requests.clone());
-        return Ok(direct(found.destination.clone(), request, exchange));
+        let plan = direct(found.destination.clone(), request, exchange);
+        return Ok(Plan {
+            lane: found.lane.as_ref(),
+            ..plan
+        });
     }
     match session.original_dst {
         Some(address) => Ok(direct(

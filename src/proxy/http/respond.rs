@@ -22,6 +22,12 @@ pub async fn refuse(
     if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
     }
+    if let Failure::Shed { refusal, .. } = failure {
+        let seconds = refusal.retry_after.as_secs().to_string();
+        head.fields.push(b"retry-after", seconds.as_bytes());
+        head.fields
+            .push(b"x-mesh-shed", refusal.reason.as_str().as_bytes());
+    }
     let proxy_status = format!(
         "pillion; error={}; details={}",
         answer.proxy_status,

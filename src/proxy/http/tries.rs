@@ -61,8 +61,12 @@ pub async fn run<D: Downstream>(
         let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
         let next = match result.await? {
             Ok((upstream, request)) => {
-                let undelivered = undelivered::take(&mut scratch.response)
-                    .filter(|_| !session.entry.role.is_inbound());
+                let inbound = session.entry.role.is_inbound();
+                let undelivered = undelivered::take(&mut scratch.response).filter(|_| !inbound);
+                if inbound {
+                    // Only a sidecar refuses on behalf of a lane; an application is not believed.
+                    scratch.response.fields.remove(Known::XMeshShed);
+                }
                 let Some(next) = tries.answered(scratch, undelivered, exchange) else {
                     return Ok(Answered {
                         upstream,
@@ -166,6 +170,12 @@ impl<'a> Tries<'a> {
             Some(Undelivered::Perhaps) => self.replayable,
         };
         if safe && self.replay.is_possible() && self.may_go_elsewhere(exchange) {
+            return Some(Next::AtOnce);
+        }
+        // Refused before the application saw it: another instance may have room, as far as the budget goes.
+        let shed = scratch.response.fields.contains(Known::XMeshShed);
+        if shed && self.replay.is_possible() && self.may_go_elsewhere(exchange) && self.may_retry()
+        {
             return Some(Next::AtOnce);
         }
         self.wants_another(scratch, exchange)

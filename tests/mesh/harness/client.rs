@@ -67,15 +67,38 @@ impl Client {
         self.send(Method::GET, path, "").await
     }
 
+    /// A GET with these header fields.
+    pub async fn get_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
+        self.send_with(Method::GET, path, headers, "").await
+    }
+
     pub async fn send(&mut self, method: Method, path: &str, body: &str) -> Result<Answer, String> {
+        self.send_with(method, path, &[], body).await
+    }
+
+    async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, String> {
         let uri = match self.target.as_proxy {
             true => format!("http://{}{path}", self.target.host),
             false => path.to_owned(),
         };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(uri)
-            .header(HOST, &self.target.host)
+            .header(HOST, &self.target.host);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
             .body(Full::from(body.to_owned()))
             .expect("a valid request");
         match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {

@@ -14,6 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Process, eventually, free_address};
@@ -21,13 +22,15 @@ use super::{Process, eventually, free_address};
 const NAME_VARIABLE: &str = "PILLION_TEST_SERVICE";
 const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 
-/// An application behind the mesh: answers every request with its name (`/slow` after a while), over HTTP/1 and HTTP/2.
+/// An application behind the mesh: answers every request with its name, over HTTP/1 and HTTP/2. `/slow` takes a while, `/work/40`
+/// takes 40 ms, and `/hold` takes until [`Service::release`].
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
     /// `/healthz` is answered with 503.
     ill: Arc<AtomicBool>,
     runs: Runs,
+    released: watch::Sender<bool>,
 }
 
 enum Runs {
@@ -43,12 +46,18 @@ impl Service {
             .local_addr()
             .expect("a bound socket has an address");
         let ill = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(serve(listener, name.to_owned(), ill.clone()));
+        let (released, holds) = watch::channel(false);
+        let mood = Mood {
+            ill: ill.clone(),
+            holds,
+        };
+        let task = tokio::spawn(serve(listener, name.to_owned(), mood));
         Self {
             name: name.to_owned(),
             address,
             ill,
             runs: Runs::Here(task),
+            released,
         }
     }
 
@@ -61,7 +70,13 @@ impl Service {
             address,
             ill: Arc::default(),
             runs,
+            released: watch::channel(false).0,
         }
+    }
+
+    /// Requests for `/hold` are answered from now on; only one in this process can be told.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// At its address again, after it was killed.
@@ -119,16 +134,27 @@ async fn a_service_in_a_process_of_its_own() {
     ) else {
         return;
     };
+    let (_released, holds) = watch::channel(false);
+    let ill = Arc::default();
     let listener = TcpListener::bind(address).await.expect("a free port");
-    serve(listener, name, Arc::default()).await;
+    serve(listener, name, Mood { ill, holds }).await;
 }
 
-async fn serve(listener: TcpListener, name: String, ill: Arc<AtomicBool>) {
+/// How a service answers, as its scenario says.
+#[derive(Clone)]
+struct Mood {
+    /// `/healthz` is answered with 503.
+    ill: Arc<AtomicBool>,
+    /// `/hold` is answered once this is true.
+    holds: watch::Receiver<bool>,
+}
+
+async fn serve(listener: TcpListener, name: String, mood: Mood) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let (name, ill) = (name.clone(), ill.clone());
+        let (name, mood) = (name.clone(), mood.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(request, name.clone(), ill.clone()));
+            let answer = service_fn(move |request| answer(request, name.clone(), mood.clone()));
             // How a connection ends is the proxy's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), answer)
@@ -140,13 +166,23 @@ async fn serve(listener: TcpListener, name: String, ill: Arc<AtomicBool>) {
 async fn answer(
     request: Request<Incoming>,
     name: String,
-    ill: Arc<AtomicBool>,
+    mut mood: Mood,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == "/slow" {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    match request.uri().path() {
+        "/slow" => tokio::time::sleep(Duration::from_millis(500)).await,
+        "/hold" => {
+            // It ends without a release when the scenario does.
+            let _ = mood.holds.wait_for(|released| *released).await;
+        }
+        path => {
+            let work = path.strip_prefix("/work/");
+            if let Some(milliseconds) = work.and_then(|work| work.parse().ok()) {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
+        }
     }
     let mut response = Response::new(Full::from(name));
-    if request.uri().path() == "/healthz" && ill.load(Ordering::Relaxed) {
+    if request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)

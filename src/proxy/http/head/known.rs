@@ -31,6 +31,7 @@ pub enum Known {
     XEnvoyExpectedRqTimeoutMs,
     XMeshTimeoutMs,
     XMeshAttempt,
+    XMeshClass,
     XMeshShed,
     XMeshUndelivered,
     XRequestId,
@@ -137,6 +138,7 @@ impl Known {
             12 => pick(
                 name,
                 &[
+                    (b"x-mesh-class", Known::XMeshClass),
                     (b"content-type", Known::ContentType),
                     (b"x-request-id", Known::XRequestId),
                     (b"grpc-timeout", Known::GrpcTimeout),
@@ -242,6 +244,7 @@ impl Known {
                 | Known::XEnvoyExpectedRqTimeoutMs
                 | Known::XMeshTimeoutMs
                 | Known::XMeshAttempt
+                | Known::XMeshClass
                 | Known::XMeshShed
                 | Known::XMeshUndelivered
         )

@@ -1,0 +1,120 @@
+//! The page `/lanes`: what stands in front of the application, who waits, and what was refused.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The lane of a service whose application is beside this proxy.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct LaneView {
+    /// `namespace/name`.
+    pub service: String,
+    /// Requests that the application gets at once, at this moment.
+    pub limit: u32,
+    pub in_flight: u32,
+    /// Requests that wait, by class.
+    pub queued: BTreeMap<&'static str, usize>,
+    /// The discipline in effect.
+    pub discipline: &'static str,
+    /// How often `auto` has changed it.
+    pub switches: u64,
+    /// Since the process began.
+    pub admitted: u64,
+    /// The same, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+const COLUMNS: [&str; 7] = [
+    "SERVICE",
+    "DISCIPLINE",
+    "LIMIT",
+    "IN-FLIGHT",
+    "QUEUED",
+    "ADMITTED",
+    "REFUSED",
+];
+
+/// One line a lane.
+pub(super) fn table(lanes: &[LaneView]) -> String {
+    if lanes.is_empty() {
+        return "no lanes\n".to_owned();
+    }
+    let rows: Vec<[String; 7]> = lanes.iter().map(row).collect();
+    let mut widths = COLUMNS.map(str::len);
+    for cells in &rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let mut text = String::new();
+    for cells in [COLUMNS.map(String::from)].iter().chain(&rows) {
+        let cells = cells.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:<width$}  "))
+            .collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(lane: &LaneView) -> [String; 7] {
+    let waits = lane
+        .queued
+        .iter()
+        .map(|(class, count)| (*class, *count as u64));
+    let refused = lane.refused.iter().map(|(reason, count)| (*reason, *count));
+    [
+        lane.service.clone(),
+        lane.discipline.to_owned(),
+        lane.limit.to_string(),
+        lane.in_flight.to_string(),
+        parts(waits),
+        lane.admitted.to_string(),
+        parts(refused),
+    ]
+}
+
+/// `7 (batch 5, default 2)`, or `0`.
+fn parts(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+    let total: u64 = counts.iter().map(|(_, count)| count).sum();
+    let named: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    match total {
+        0 => "0".to_owned(),
+        total => format!("{total} ({})", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_waits_and_why_others_were_refused() {
+        let text = table(&[LaneView {
+            service: "default/orders".into(),
+            limit: 16,
+            in_flight: 16,
+            queued: [("default", 2), ("batch", 5), ("critical", 0)].into(),
+            discipline: "mlfq",
+            switches: 1,
+            admitted: 1_000,
+            refused: [("full", 3)].into(),
+        }]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0].find("QUEUED"),
+            lines[1].find("7 (batch 5, default 2)")
+        );
+        assert!(lines[1].ends_with("1000      3 (full 3)"), "{text}");
+    }
+
+    #[test]
+    fn no_lanes_are_said_in_words() {
+        assert_eq!(table(&[]), "no lanes\n");
+    }
+}

@@ -1,0 +1,216 @@
+//! What a request says of itself to a lane: its class, its tenant, and until when it has to be done.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Lane;
+use crate::lane::Nanos;
+use crate::model::Class;
+use crate::proxy::cluster::nanos;
+use crate::proxy::http::head::{Fields, Known};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    pub class: Class,
+    pub tenant: u64,
+    pub deadline: Option<Nanos>,
+}
+
+impl Asked {
+    /// As these fields of a request from `peer` say, which arrived at `now`.
+    pub fn of(lane: &Lane, fields: &Fields, peer: IpAddr, now: Instant) -> Self {
+        let wanted = class(fields).unwrap_or_default();
+        let raises = wanted < Class::Default;
+        let class = match raises && !lane.class_from.iter().any(|network| network.has(peer)) {
+            true => Class::Default,
+            false => wanted,
+        };
+        let seed = &lane.shared.seed;
+        let tenant = match &lane.tenant {
+            Some(name) => seed.hash_one(fields.find(name.as_bytes()).unwrap_or_default()),
+            None => seed.hash_one(peer.to_canonical()),
+        };
+        Self {
+            class,
+            tenant,
+            deadline: timeout(fields).map(|timeout| nanos(now + timeout)),
+        }
+    }
+}
+
+/// `x-mesh-class`, or else the urgency of `Priority`.
+fn class(fields: &Fields) -> Option<Class> {
+    match fields.get(Known::XMeshClass) {
+        Some(class) => Class::from_bytes(class),
+        None => of_urgency(fields.find(b"priority")?),
+    }
+}
+
+/// RFC 9218, section 4.1: `u=` is 0 to 7, the lower the more urgent; 3 where it is left out, 7 is for the background.
+fn of_urgency(priority: &[u8]) -> Option<Class> {
+    let mut parameters = priority.split(|byte| *byte == b',' || *byte == b';');
+    let urgency = parameters.find_map(|parameter| parameter.trim_ascii().strip_prefix(b"u="))?;
+    match urgency {
+        b"0" | b"1" => Some(Class::Critical),
+        b"2" | b"3" | b"4" => Some(Class::Default),
+        b"5" | b"6" => Some(Class::Batch),
+        b"7" => Some(Class::BestEffort),
+        _ => None,
+    }
+}
+
+/// A caller that asks for years means that it does not care.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The shortest of what callers say they will wait.
+fn timeout(fields: &Fields) -> Option<Duration> {
+    const MILLISECONDS: [Known; 2] = [Known::XMeshTimeoutMs, Known::XEnvoyExpectedRqTimeoutMs];
+    let milliseconds = MILLISECONDS
+        .into_iter()
+        .filter_map(|known| Some(Duration::from_millis(number(fields.get(known)?)?)));
+    let grpc = fields.get(Known::GrpcTimeout).and_then(grpc_timeout);
+    let shortest = milliseconds.chain(grpc).min();
+    shortest.filter(|timeout| *timeout <= TIMEOUT_MAX)
+}
+
+/// gRPC over HTTP/2, "Timeout": at most eight digits and a unit.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count = number(digits)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{self, LaneLimit, Name};
+    use crate::proxy::lane::Lanes;
+
+    fn fields(all: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        for (name, value) in all {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+
+    fn lane(tenant: Option<&str>) -> Lane {
+        let settings = model::Lane {
+            tenant: tenant.map(Into::into),
+            class_from: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..model::Lane::new(LaneLimit::Adaptive)
+        };
+        Lanes::default().set(&Name::local("a"), &settings, Instant::now())
+    }
+
+    #[test]
+    fn a_class_is_lowered_by_anybody_and_raised_by_those_who_may() {
+        let lane = lane(None);
+        let class = |all: &[(&str, &str)], peer: &str| {
+            let peer = peer.parse().expect("an address");
+            Asked::of(&lane, &fields(all), peer, Instant::now()).class
+        };
+        let (trusted, other) = ("10.1.2.3", "192.0.2.1");
+        for (all, by_trusted, by_other) in [
+            (&[][..], Class::Default, Class::Default),
+            (
+                &[("x-mesh-class", "critical")],
+                Class::Critical,
+                Class::Default,
+            ),
+            (
+                &[("X-Mesh-Class", "best-effort")],
+                Class::BestEffort,
+                Class::BestEffort,
+            ),
+            (
+                &[("x-mesh-class", "nonsense")],
+                Class::Default,
+                Class::Default,
+            ),
+            (&[("priority", "u=0, i")], Class::Critical, Class::Default),
+            (&[("priority", "i, u=5")], Class::Batch, Class::Batch),
+            (&[("priority", "u=7")], Class::BestEffort, Class::BestEffort),
+            (&[("priority", "u=9")], Class::Default, Class::Default),
+            (
+                &[("priority", "u=7"), ("x-mesh-class", "batch")],
+                Class::Batch,
+                Class::Batch,
+            ),
+        ] {
+            assert_eq!(class(all, trusted), by_trusted, "{all:?}");
+            assert_eq!(class(all, "::ffff:10.1.2.3"), by_trusted, "{all:?}");
+            assert_eq!(class(all, other), by_other, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_is_the_field_or_else_the_address() {
+        let tenant = |lane: &Lane, all: &[(&str, &str)], peer: &str| {
+            let peer = peer.parse().expect("an address");
+            Asked::of(lane, &fields(all), peer, Instant::now()).tenant
+        };
+        let (by_field, by_address) = (lane(Some("x-tenant")), lane(None));
+        let (a, b) = (&[("X-Tenant", "a")][..], &[("x-tenant", "b")][..]);
+        assert_eq!(
+            tenant(&by_field, a, "10.0.0.1"),
+            tenant(&by_field, a, "10.0.0.2")
+        );
+        assert_ne!(
+            tenant(&by_field, a, "10.0.0.1"),
+            tenant(&by_field, b, "10.0.0.1")
+        );
+        assert_eq!(
+            tenant(&by_address, a, "10.0.0.1"),
+            tenant(&by_address, b, "10.0.0.1")
+        );
+        assert_ne!(
+            tenant(&by_address, a, "10.0.0.1"),
+            tenant(&by_address, a, "10.0.0.2")
+        );
+    }
+
+    #[test]
+    fn the_shortest_timeout_counts() {
+        let milliseconds = |all: &[(&str, &str)]| timeout(&fields(all)).map(|t| t.as_millis());
+        assert_eq!(milliseconds(&[]), None);
+        assert_eq!(milliseconds(&[("grpc-timeout", "2S")]), Some(2_000));
+        assert_eq!(
+            milliseconds(&[("grpc-timeout", "250m"), ("x-mesh-timeout-ms", "300")]),
+            Some(250)
+        );
+        assert_eq!(
+            milliseconds(&[
+                ("x-envoy-expected-rq-timeout-ms", "40"),
+                ("x-mesh-timeout-ms", "50")
+            ]),
+            Some(40)
+        );
+        for wrong in ["", "S", "1", "-1S", "+1S", "123456789S", "1x", "99999999H"] {
+            assert_eq!(milliseconds(&[("grpc-timeout", wrong)]), None, "{wrong}");
+        }
+        assert_eq!(
+            milliseconds(&[("x-mesh-timeout-ms", "99999999999999999999999")]),
+            None
+        );
+    }
+}
