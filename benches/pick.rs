@@ -38,7 +38,10 @@ fn endpoint(number: u32, weight: u32) -> Endpoint {
 
 fn service(name: &str, policy: Policy) -> Service {
     Service {
-        balance: Balance { policy },
+        balance: Balance {
+            policy,
+            ..Balance::default()
+        },
         ..Service::new(Name::local(name))
     }
 }

@@ -29,7 +29,7 @@ use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
 use crate::model::Snapshot;
-use crate::proxy::cluster::{Clusters, health, resolve};
+use crate::proxy::cluster::{Clusters, health, outlier, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
@@ -109,6 +109,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         plane.clusters().clone(),
         plane.client_tls().clone(),
     ));
+    let comparing = tokio::spawn(outlier::run(plane.clusters().clone()));
     view::register_metrics(&metrics, plane.clusters().clone());
     let status = Arc::new(Status::new(&metrics));
     let mut process = Process {
@@ -152,6 +153,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     process.drain(&bootstrap).await;
     resolving.abort();
     probing.abort();
+    comparing.abort();
     Ok(())
 }
 

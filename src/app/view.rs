@@ -13,10 +13,10 @@ use crate::model::{
     BackendTarget, Class, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route,
     Service, Snapshot, ValueMatch,
 };
-use crate::proxy::cluster::Clusters;
 use crate::proxy::cluster::health::{Health, State};
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::report::EndpointReport;
+use crate::proxy::cluster::{Clusters, Outcome};
 use crate::proxy::lane::{LaneReport, Lanes};
 use crate::telemetry::metrics::{Registry, Scrape};
 
@@ -43,7 +43,6 @@ pub fn clusters(clusters: &Clusters) -> Vec<ClusterView> {
 fn endpoint(report: &EndpointReport) -> EndpointView {
     let endpoint = &report.endpoint;
     let totals = endpoint.totals();
-    let failures = 1..=5;
     EndpointView {
         address: endpoint.address.to_string(),
         state: match report.standing {
@@ -64,7 +63,7 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         connections: report.connections.into(),
         latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1e3),
         requests: totals.iter().sum(),
-        failures: failures.map(|outcome| totals[outcome]).sum(),
+        failures: totals[Outcome::FAILURES].iter().sum(),
         check: endpoint.health.as_ref().map(|health| CheckView {
             state: health.state().as_str().to_owned(),
             checks: health.checks(),
@@ -196,6 +195,7 @@ fn service_view(service: &Service) -> Value {
                 .map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<serde_json::Map<_, _>>()}))
             .collect::<Vec<_>>(),
         "balance": service.balance.policy.as_str(),
+        "slow_start_ms": service.balance.slow_start.window.as_millis() as u64,
         "health": service.health.as_ref().map(|check| json!({
             "probe": check.probe.as_str(),
             "interval_ms": check.interval.as_millis() as u64,
@@ -206,6 +206,12 @@ fn service_view(service: &Service) -> Value {
         "path": normalization(&service.path),
         "outlier": {
             "consecutive_5xx": service.outlier.consecutive_5xx,
+            "consecutive_gateway": service.outlier.consecutive_gateway,
+            "consecutive_local": service.outlier.consecutive_local,
+            "interval_ms": service.outlier.interval.as_millis() as u64,
+            "failure_percent": service.outlier.failure_percent,
+            "success_rate": service.outlier.success_rate,
+            "slow_factor": service.outlier.slow_factor,
             "base_ejection_ms": service.outlier.base_ejection.as_millis() as u64,
             "ejection_max_ms": service.outlier.ejection_max.as_millis() as u64,
             "max_ejection_percent": service.outlier.max_ejection_percent,

@@ -96,6 +96,23 @@ pub struct ClusterKey {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Balance {
     pub policy: Policy,
+    /// How an endpoint that comes back gets its share again.
+    pub slow_start: SlowStart,
+}
+
+/// An endpoint that comes back gets its weight × max(10 %, time since ÷ window).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlowStart {
+    /// 0 gives it its whole share at once.
+    pub window: Duration,
+}
+
+impl Default for SlowStart {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -124,8 +141,20 @@ impl Policy {
 /// Passive ejection of an endpoint: closed → open → half-open → closed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outlier {
-    /// Failures in a row (5xx, connect failures, resets) that eject; 0 switches it off.
+    /// Failures in a row of any sort (5xx, connect failures, resets, timeouts) that eject; 0 switches it off.
     pub consecutive_5xx: u32,
+    /// Answers of 502, 503 and 504 in a row that eject; 0 switches it off.
+    pub consecutive_gateway: u32,
+    /// Connect failures, resets and timeouts in a row that eject; 0 switches it off.
+    pub consecutive_local: u32,
+    /// How often endpoints are compared.
+    pub interval: Duration,
+    /// A larger share of failures ejects, in percent; 100 switches it off.
+    pub failure_percent: u8,
+    /// Endpoints are compared by their success rates.
+    pub success_rate: bool,
+    /// Who takes this many times as long as the median is ejected; 0 switches it off.
+    pub slow_factor: u32,
     /// The first ejection's length; the n-th lasts n times as long.
     pub base_ejection: Duration,
     /// The longest ejection.
@@ -134,10 +163,31 @@ pub struct Outlier {
     pub max_ejection_percent: u8,
 }
 
+impl Outlier {
+    /// Nobody is ejected.
+    pub fn none() -> Self {
+        Self {
+            consecutive_5xx: 0,
+            consecutive_gateway: 0,
+            consecutive_local: 0,
+            failure_percent: 100,
+            success_rate: false,
+            slow_factor: 0,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Outlier {
     fn default() -> Self {
         Self {
             consecutive_5xx: 5,
+            consecutive_gateway: 5,
+            consecutive_local: 5,
+            interval: Duration::from_secs(10),
+            failure_percent: 85,
+            success_rate: true,
+            slow_factor: 5,
             base_ejection: Duration::from_secs(30),
             ejection_max: Duration::from_secs(300),
             max_ejection_percent: 10,

@@ -23,6 +23,9 @@ pub enum Cause {
     ConnectFailed,
     ConnectionBroke,
     ConsecutiveFailures,
+    FailureShare,
+    SuccessRate,
+    Slow,
     /// It has answered again.
     Answered,
     HealthCheck,
@@ -37,10 +40,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 9] = [
+    pub const ALL: [Cause; 12] = [
         Cause::ConnectFailed,
         Cause::ConnectionBroke,
         Cause::ConsecutiveFailures,
+        Cause::FailureShare,
+        Cause::SuccessRate,
+        Cause::Slow,
         Cause::Answered,
         Cause::HealthCheck,
         Cause::Left,
@@ -54,6 +60,9 @@ impl Cause {
             Cause::ConnectFailed => "connect_failed",
             Cause::ConnectionBroke => "connection_broke",
             Cause::ConsecutiveFailures => "consecutive_failures",
+            Cause::FailureShare => "failure_share",
+            Cause::SuccessRate => "success_rate",
+            Cause::Slow => "slow",
             Cause::Answered => "answered",
             Cause::HealthCheck => "health_check",
             Cause::Left => "left",

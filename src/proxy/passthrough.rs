@@ -127,10 +127,7 @@ pub fn single(
 /// A cluster without ejection, since there is nothing else to go to.
 fn one_endpoint(name: Name, address: SocketAddr) -> Arc<Cluster> {
     let service = Arc::new(Service {
-        outlier: Outlier {
-            consecutive_5xx: 0,
-            ..Outlier::default()
-        },
+        outlier: Outlier::none(),
         circuit: Circuit {
             endpoint_connections_max: Circuit::default().connections_max,
             ..Circuit::default()

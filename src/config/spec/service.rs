@@ -8,7 +8,7 @@ use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
     Address, Balance, Circuit, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
-    Service, Subset, UpstreamTls,
+    Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -143,10 +143,23 @@ fn subsets(cursor: Cursor<'_>) -> Option<Vec<(Subset, Spot)>> {
 /// `balance: least_request` or `balance: {policy: least_request}`.
 fn balance(cursor: Cursor<'_>) -> Option<Balance> {
     let policy = match &cursor.node.value {
-        Value::Mapping(_) => cursor.fields(|fields| fields.optional("policy", policy))?,
+        Value::Mapping(_) => return cursor.fields(detailed_balance),
         _ => policy(cursor)?,
     };
-    Some(Balance { policy })
+    Some(Balance {
+        policy,
+        ..Balance::default()
+    })
+}
+
+fn detailed_balance(fields: &mut Fields<'_, '_>) -> Option<Balance> {
+    let defaults = Balance::default();
+    let policy = fields.optional("policy", policy);
+    let window = fields.optional("slow_start", |c| c.duration());
+    Some(Balance {
+        policy: policy.unwrap_or(defaults.policy),
+        slow_start: window.map_or(defaults.slow_start, |window| SlowStart { window }),
+    })
 }
 
 fn policy(cursor: Cursor<'_>) -> Option<Policy> {
@@ -165,9 +178,16 @@ fn policy(cursor: Cursor<'_>) -> Option<Policy> {
 fn outlier(fields: &mut Fields<'_, '_>) -> Option<Outlier> {
     let defaults = Outlier::default();
     let consecutive = fields.optional("consecutive_5xx", |c| c.number(0..=1_000_000));
+    let gateway = fields.optional("consecutive_gateway", |c| c.number(0..=1_000_000));
+    let local = fields.optional("consecutive_local", |c| c.number(0..=1_000_000));
+    let interval = fields.optional("interval", |c| c.nonzero_duration());
+    let failures = fields.optional("failure_percent", |c| c.whole_percent());
+    let success_rate = fields.optional("success_rate", |c| c.boolean());
+    let slow_factor = fields.optional("slow_factor", |c| c.number(0..=1_000));
     let base = fields.optional("base_ejection", |c| c.nonzero_duration());
     let longest = fields.optional("ejection_max", |c| c.nonzero_duration());
     let share = fields.optional("max_ejection", |c| c.whole_percent());
+    let consecutive = consecutive.unwrap_or(defaults.consecutive_5xx);
     let base_ejection = base.unwrap_or(defaults.base_ejection);
     let ejection_max = longest.unwrap_or(defaults.ejection_max.max(base_ejection));
     if ejection_max < base_ejection {
@@ -178,7 +198,13 @@ fn outlier(fields: &mut Fields<'_, '_>) -> Option<Outlier> {
         );
     }
     Some(Outlier {
-        consecutive_5xx: consecutive.unwrap_or(defaults.consecutive_5xx),
+        consecutive_5xx: consecutive,
+        consecutive_gateway: gateway.unwrap_or(consecutive),
+        consecutive_local: local.unwrap_or(consecutive),
+        interval: interval.unwrap_or(defaults.interval),
+        failure_percent: failures.unwrap_or(defaults.failure_percent),
+        success_rate: success_rate.unwrap_or(defaults.success_rate),
+        slow_factor: slow_factor.unwrap_or(defaults.slow_factor),
         base_ejection,
         ejection_max,
         max_ejection_percent: share.unwrap_or(defaults.max_ejection_percent),

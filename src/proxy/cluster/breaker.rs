@@ -83,8 +83,12 @@ pub struct Breaker {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Success,
-    /// It answered, with a failure, or too late.
+    /// It answered with a failure.
     Failure,
+    /// It answered with a failure of what is behind it: 502, 503, 504.
+    Gateway,
+    /// It did not answer in time.
+    Late,
     /// It could not be connected to.
     Unreachable,
     /// The connection broke.
@@ -99,8 +103,50 @@ impl Verdict {
     pub fn is_failure(self) -> bool {
         matches!(
             self,
-            Verdict::Failure | Verdict::Unreachable | Verdict::Broken
+            Verdict::Failure
+                | Verdict::Gateway
+                | Verdict::Late
+                | Verdict::Unreachable
+                | Verdict::Broken
         )
+    }
+}
+
+/// Failures in a row that are all of one sort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Runs {
+    /// [`Verdict::Gateway`].
+    pub gateway: u16,
+    /// Seen here and not answered there: unreachable, broken, late.
+    pub local: u16,
+}
+
+impl Runs {
+    pub fn after(self, verdict: Verdict) -> Runs {
+        let one_more = |run: u16| run.saturating_add(1).min(CONSECUTIVE_MAX);
+        match verdict {
+            Verdict::Refused | Verdict::None => self,
+            Verdict::Success | Verdict::Failure => Runs::default(),
+            Verdict::Gateway => Runs {
+                gateway: one_more(self.gateway),
+                local: 0,
+            },
+            Verdict::Unreachable | Verdict::Broken | Verdict::Late => Runs {
+                gateway: 0,
+                local: one_more(self.local),
+            },
+        }
+    }
+
+    pub fn pack(self) -> u32 {
+        u32::from(self.gateway) << 16 | u32::from(self.local)
+    }
+
+    pub fn unpack(word: u32) -> Runs {
+        Runs {
+            gateway: (word >> 16) as u16,
+            local: word as u16,
+        }
     }
 }
 
@@ -110,6 +156,8 @@ pub struct Observation {
     pub verdict: Verdict,
     /// The request was this endpoint's probe.
     pub probe: bool,
+    /// Failures of one sort in a row, this one included.
+    pub runs: Runs,
     /// The ejection limit leaves room for one more.
     pub may_eject: bool,
     /// In nanoseconds.
@@ -166,7 +214,9 @@ impl Breaker {
         match seen.verdict {
             Verdict::Success => self.behaving(seen.now, outlier),
             Verdict::Refused | Verdict::None => self,
-            Verdict::Failure => self.failed_once_more(seen, outlier),
+            Verdict::Failure | Verdict::Gateway | Verdict::Late => {
+                self.failed_once_more(seen, outlier)
+            }
             Verdict::Unreachable | Verdict::Broken => {
                 let failed = self.failed_once_more(seen, outlier);
                 if failed.phase == Phase::Open {
@@ -186,7 +236,7 @@ impl Breaker {
                 ..self.closed(seen.now)
             },
             // It answered, so there is no reason to avoid it; the failure counts all the same.
-            Verdict::Failure => Breaker {
+            Verdict::Failure | Verdict::Gateway | Verdict::Late => Breaker {
                 phase: Phase::Closed,
                 until: tick(seen.now),
                 ..self
@@ -208,10 +258,8 @@ impl Breaker {
     fn after_probe(self, seen: Observation, outlier: &Outlier) -> Breaker {
         match seen.verdict {
             Verdict::Success | Verdict::Refused => self.closed(seen.now),
-            Verdict::Failure | Verdict::Unreachable | Verdict::Broken => {
-                self.ejected(seen, outlier)
-            }
             Verdict::None => self.probed_in_vain(Phase::Open),
+            _ => self.ejected(seen, outlier),
         }
     }
 
@@ -221,7 +269,7 @@ impl Breaker {
             unreachable: self.unreachable_after(seen.verdict),
             ..self
         };
-        if seen.may_eject && failed.should_eject(outlier) {
+        if seen.may_eject && failed.should_eject(seen.runs, outlier) {
             failed.ejected(seen, outlier)
         } else {
             failed
@@ -237,9 +285,26 @@ impl Breaker {
         }
     }
 
-    fn should_eject(self, outlier: &Outlier) -> bool {
-        let threshold = outlier.consecutive_5xx.min(u32::from(CONSECUTIVE_MAX));
-        threshold > 0 && u32::from(self.consecutive) >= threshold
+    fn should_eject(self, runs: Runs, outlier: &Outlier) -> bool {
+        let reached = |run: u16, threshold: u32| {
+            threshold > 0 && u32::from(run) >= threshold.min(u32::from(CONSECUTIVE_MAX))
+        };
+        reached(self.consecutive, outlier.consecutive_5xx)
+            || reached(runs.gateway, outlier.consecutive_gateway)
+            || reached(runs.local, outlier.consecutive_local)
+    }
+
+    /// Ejected for what several requests have shown together.
+    pub fn ejected_now(self, now: u64, chance: u32, outlier: &Outlier) -> Breaker {
+        let seen = Observation {
+            verdict: Verdict::Failure,
+            probe: false,
+            runs: Runs::default(),
+            may_eject: true,
+            now,
+            chance,
+        };
+        self.ejected(seen, outlier)
     }
 
     fn ejected(self, seen: Observation, outlier: &Outlier) -> Breaker {

@@ -12,6 +12,7 @@ fn seen(verdict: Verdict, now: u64) -> Observation {
     Observation {
         verdict,
         probe: false,
+        runs: Runs::default(),
         may_eject: true,
         now,
         chance: 0,
@@ -216,4 +217,35 @@ fn every_state_survives_packing() {
             assert_eq!(Breaker::unpack(breaker.pack()), breaker);
         }
     }
+}
+
+#[test]
+fn failures_of_one_sort_in_a_row_have_thresholds_of_their_own() {
+    let only = |gateway, local| Outlier {
+        consecutive_5xx: 0,
+        consecutive_gateway: gateway,
+        consecutive_local: local,
+        ..outlier()
+    };
+    let phase = |verdicts: &[Verdict], outlier: &Outlier| {
+        let (mut breaker, mut runs) = (Breaker::default(), Runs::default());
+        for verdict in verdicts {
+            runs = Runs::unpack(runs.after(*verdict).pack());
+            let seen = Observation {
+                runs,
+                ..seen(*verdict, 0)
+            };
+            breaker = breaker.after(seen, outlier);
+        }
+        breaker.phase
+    };
+    use Verdict::{Failure, Gateway, Late};
+    assert_eq!(phase(&[Gateway, Gateway], &only(2, 0)), Phase::Open);
+    assert_eq!(
+        phase(&[Gateway, Failure, Gateway], &only(2, 0)),
+        Phase::Closed
+    );
+    assert_eq!(phase(&[Gateway, Gateway], &only(0, 2)), Phase::Closed);
+    assert_eq!(phase(&[Late, Late], &only(0, 2)), Phase::Open);
+    assert_eq!(phase(&[Late, Gateway, Late], &only(0, 2)), Phase::Closed);
 }

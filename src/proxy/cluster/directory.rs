@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::health::targets::{TargetChange, Targets};
 use super::members::{Member, members};
@@ -173,6 +174,13 @@ impl Clusters {
         clusters.into_iter()
     }
 
+    /// All clusters there are, in any order.
+    pub(super) fn all(&self) -> Vec<Arc<Cluster>> {
+        let table = self.table();
+        let entries = table.services.values();
+        entries.flat_map(|entry| &entry.clusters).cloned().collect()
+    }
+
     /// The addresses that a host name stands for from now on.
     pub(super) fn set_addresses(&self, host: &str, addresses: Vec<IpAddr>) {
         let mut table = self.table();
@@ -211,13 +219,18 @@ impl Clusters {
         }
     }
 
-    /// The checks of one of this service's endpoints say something else than before.
-    pub(super) fn health_changed(&self, service: &Name) {
+    /// The checks of one of this service's endpoints say something else than before; perhaps that it is back.
+    pub(super) fn health_changed(
+        &self,
+        service: &Name,
+        address: SocketAddr,
+        returned: bool,
+        now: Instant,
+    ) {
         if let Some(entry) = self.table().services.get(service) {
-            entry
-                .clusters
-                .iter()
-                .for_each(|cluster| cluster.health_changed());
+            for cluster in &entry.clusters {
+                cluster.health_changed(address, returned, now);
+            }
         }
     }
 

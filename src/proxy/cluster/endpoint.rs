@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Shared;
-use super::breaker::{Breaker, Observation, Phase, Verdict};
+use super::breaker::{Breaker, Observation, Phase, Runs, Verdict};
 use super::health::{Health, State};
 use super::lease::Outcome;
 use super::members::Member;
@@ -156,14 +156,16 @@ impl Endpoint {
     /// Judges the endpoint by what a request saw. Where nothing changes, which is the rule, it writes nothing.
     pub(super) fn judge(&self, verdict: Verdict, probe: bool, now: u64, chance: u32) {
         let mut word = self.load.breaker.load(Ordering::Acquire);
+        if quiet(Breaker::unpack(word), verdict) {
+            return;
+        }
+        let runs = self.load.run_on(verdict);
         loop {
             let breaker = Breaker::unpack(word);
-            if quiet(breaker, verdict) {
-                return;
-            }
             let seen = Observation {
                 verdict,
                 probe,
+                runs,
                 may_eject: true,
                 now,
                 chance,
@@ -201,16 +203,26 @@ impl Endpoint {
 
     /// Bookkeeping of a transition this thread has made.
     fn moved(&self, before: Breaker, after: Breaker, now: u64) {
+        if after.consecutive == 0 {
+            self.load.runs.store(0, Ordering::Relaxed);
+        }
+        if before.phase == Phase::OpenProbe && after.phase == Phase::Closed {
+            self.load.returned.store(now.max(1), Ordering::Relaxed);
+        }
         if before.phase.is_ejected() && !after.phase.is_ejected() {
             self.shared.ejected.release();
         }
-        if after.ejections > before.ejections {
-            self.load.ejections_total.fetch_add(1, Ordering::Relaxed);
-            self.shared.ejections_total.fetch_add(1, Ordering::Relaxed);
-        }
+        self.counted(before, after);
         if before.phase != after.phase {
             self.tell(before, after, now);
             self.shared.health_changed();
+        }
+    }
+
+    fn counted(&self, before: Breaker, after: Breaker) {
+        if after.ejections > before.ejections {
+            self.load.ejections_total.fetch_add(1, Ordering::Relaxed);
+            self.shared.ejections_total.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -252,6 +264,48 @@ impl Endpoint {
             }
             (from, to) => tracing::debug!(%service, %endpoint, ?from, ?to, "Breaker changed"),
         }
+    }
+
+    /// Ejects it for what several requests have shown together, where the ejection limit leaves room.
+    pub(super) fn eject(&self, cause: Cause, evidence: String, now: u64, chance: u32) {
+        if !self.shared.ejected.try_acquire() {
+            return;
+        }
+        let service = self.shared.service.load();
+        let word = self.load.breaker.load(Ordering::Acquire);
+        let breaker = Breaker::unpack(word);
+        let next = breaker.ejected_now(now, chance, &service.outlier);
+        // Whoever has moved it meanwhile has judged it better; the next interval comes soon.
+        if breaker.phase != Phase::Closed || self.swap(word, next).is_err() {
+            return self.shared.ejected.release();
+        }
+        self.counted(breaker, next);
+        self.load.out(now);
+        let (service, endpoint) = (&self.shared.label, self.address);
+        tracing::info!(%service, %endpoint, evidence, "Endpoint ejected");
+        let lasts = next.due().map(|due| due.saturating_sub(now));
+        self.record(cause, evidence, "ejected", lasts);
+        self.shared.health_changed();
+    }
+
+    /// What it has done since it joined: successes, failures, and nanoseconds to successful answers.
+    pub(super) fn counts(&self) -> [u64; 3] {
+        let totals = self.totals();
+        let failures = totals[Outcome::FAILURES].iter().sum();
+        let time = self.load.time_to_answers.load(Ordering::Relaxed);
+        [totals[Outcome::Success.index()], failures, time]
+    }
+
+    /// It is back after an ejection or a failed health check.
+    pub(super) fn has_returned(&self, now: u64) {
+        self.load.returned.store(now.max(1), Ordering::Relaxed);
+        self.shared.health_changed();
+    }
+
+    /// When it returned, in nanoseconds, if that is less than `window` ago.
+    pub(super) fn returning_since(&self, window: u64, now: u64) -> Option<u64> {
+        let returned = self.load.returned.load(Ordering::Relaxed);
+        (returned > 0 && now.saturating_sub(returned) < window).then_some(returned)
     }
 
     /// Only who has been used is missed.
@@ -318,10 +372,25 @@ pub(super) struct Load {
     ejections_total: AtomicU64,
     /// Since when it has been out, in nanoseconds; 0 while it is not.
     out_since: AtomicU64,
+    /// When it returned from an ejection or a failed health check, in nanoseconds; 0 if it never has.
+    returned: AtomicU64,
+    /// Nanoseconds to all successful answers.
+    pub(super) time_to_answers: AtomicU64,
+    /// [`Runs`]; written only while something fails.
+    runs: AtomicU32,
     pub(super) totals: [AtomicU64; Outcome::COUNT],
 }
 
 impl Load {
+    /// Failures of one sort in a row, after one more verdict.
+    fn run_on(&self, verdict: Verdict) -> Runs {
+        let before = Runs::unpack(self.runs.load(Ordering::Relaxed));
+        let after = before.after(verdict);
+        // Verdicts that come at the same time may count as one; the breaker's own count is exact.
+        self.runs.store(after.pack(), Ordering::Relaxed);
+        after
+    }
+
     /// It is out from now on, if it was not before.
     fn out(&self, now: u64) {
         let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);

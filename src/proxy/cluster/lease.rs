@@ -42,6 +42,9 @@ pub enum Outcome {
 impl Outcome {
     pub const COUNT: usize = 8;
 
+    /// The outcomes that speak against an endpoint, by their index.
+    pub const FAILURES: std::ops::RangeInclusive<usize> = 1..=5;
+
     /// As metrics name them, in the order of [`Outcome::index`].
     pub const NAMES: [&'static str; Self::COUNT] = [
         "success",
@@ -70,7 +73,9 @@ impl Outcome {
     fn verdict(self) -> Verdict {
         match self {
             Outcome::Success => Verdict::Success,
-            Outcome::Failure5xx | Outcome::GatewayFailure | Outcome::Timeout => Verdict::Failure,
+            Outcome::Failure5xx => Verdict::Failure,
+            Outcome::GatewayFailure => Verdict::Gateway,
+            Outcome::Timeout => Verdict::Late,
             Outcome::ConnectFailure => Verdict::Unreachable,
             Outcome::Reset => Verdict::Broken,
             Outcome::Shed { .. } => Verdict::Refused,
@@ -149,7 +154,12 @@ impl Lease {
     }
 
     fn observe(&self, outcome: Outcome, latency: Duration, now: u64) {
-        let average = &self.endpoint.load().latency;
+        let load = self.endpoint.load();
+        let average = &load.latency;
+        if outcome == Outcome::Success {
+            load.time_to_answers
+                .fetch_add(ewma::nanos(latency) as u64, Ordering::Relaxed);
+        }
         match outcome {
             // The breaker has kept the traffic away for as long as that was right; what the failures cost ends with it.
             Outcome::Success if self.probe => average.restart(now, ewma::nanos(latency)),

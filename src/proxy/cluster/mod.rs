@@ -1,6 +1,7 @@
 //! A service or subset as one proxy sees it: who may be picked, who is, and how much at once.
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
+//! [`outlier`] how they compare,
 //! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
 //! [`lease`] holds what was given until the answer's last byte.
 //!
@@ -20,6 +21,7 @@ pub mod instances;
 pub mod lease;
 pub mod limits;
 pub mod members;
+pub mod outlier;
 pub mod plan;
 pub mod report;
 pub mod resolve;
@@ -32,6 +34,7 @@ mod time;
 mod view;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
@@ -102,6 +105,8 @@ pub struct Cluster {
     /// Picks that went in turns, for the policies that do.
     turn: AtomicU64,
     writing: Mutex<()>,
+    /// What outliers are found by.
+    evaluation: Mutex<outlier::Evaluation>,
 }
 
 /// What endpoints, leases and permits need of their cluster.
@@ -161,12 +166,18 @@ impl Cluster {
             // Proxies that start together do not begin with the same endpoint.
             turn: AtomicU64::new(crate::base::rng::fresh().u64(..) >> 1),
             writing: Mutex::new(()),
+            evaluation: Mutex::default(),
         })
     }
 
-    /// What the health checks say of an endpoint has changed.
-    pub(super) fn health_changed(&self) {
-        self.shared.health_changed();
+    /// What the health checks say of an address has changed.
+    pub(super) fn health_changed(&self, address: SocketAddr, returned: bool, now: Instant) {
+        let set = self.set.load();
+        let mut endpoints = set.endpoints.iter();
+        match endpoints.find(|endpoint| endpoint.address == address) {
+            Some(endpoint) if returned => endpoint.has_returned(nanos(now)),
+            _ => self.shared.health_changed(),
+        }
     }
 
     /// The service as it is configured now.
@@ -325,10 +336,10 @@ impl Cluster {
     fn refresh(&self, now: u64) {
         // Read before the breakers, so that a change while we look makes this view outdated again.
         let generation = self.shared.generation.load(Ordering::Acquire);
-        let policy = self.shared.service.load().balance.policy;
+        let balance = self.shared.service.load().balance.clone();
         let set = self.set.load();
         let before = self.view.load();
-        let view = View::new(generation, &set, policy, self.zone.as_deref(), now);
+        let view = View::new(generation, &set, &balance, self.zone.as_deref(), now);
         let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));
     }

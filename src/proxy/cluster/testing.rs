@@ -30,7 +30,10 @@ pub fn service() -> Service {
 
 pub fn with_policy(policy: Policy) -> Service {
     Service {
-        balance: Balance { policy },
+        balance: Balance {
+            policy,
+            ..Balance::default()
+        },
         ..service()
     }
 }

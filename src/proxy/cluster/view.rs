@@ -11,14 +11,19 @@ use super::endpoint::{Endpoint, EndpointId};
 use super::members::EndpointSet;
 use super::plan::{Candidate, Plan, Standing, plan};
 use super::{PickError, Shared};
-use crate::model::{EndpointState, Policy};
+use crate::model::{Balance, EndpointState, Policy};
 use crate::proxy::events::{Cause, Subject};
+
+/// The share of its weight that an endpoint gets right after its return: 10 %.
+const SLOW_START_MIN: f64 = 0.1;
 
 #[derive(Debug)]
 pub(super) struct View {
     generation: u64,
-    /// When the next ejection or avoidance runs out, in nanoseconds.
+    /// When the next ejection, avoidance or slow start runs out, in nanoseconds.
     expires: u64,
+    /// How long a slow start lasts in nanoseconds, where one is under way.
+    slow_start: Option<u64>,
     levels: Box<[Level]>,
     /// Their time is up: one request each.
     probes: Box<[Arc<Endpoint>]>,
@@ -55,6 +60,7 @@ impl Default for View {
         Self {
             generation: 0,
             expires: u64::MAX,
+            slow_start: None,
             levels: Box::default(),
             probes: Box::default(),
             rest: Box::default(),
@@ -69,7 +75,7 @@ impl View {
     pub(super) fn new(
         generation: u64,
         set: &EndpointSet,
-        policy: Policy,
+        balance: &Balance,
         zone: Option<&str>,
         now: u64,
     ) -> View {
@@ -88,13 +94,17 @@ impl View {
                 .filter(|(_, candidate)| candidate.standing.is_usable())
                 .map(|(endpoint, _)| endpoint)
         };
+        let window = u64::try_from(balance.slow_start.window.as_nanos()).unwrap_or(u64::MAX);
+        let returning = || usable().filter_map(|e| e.returning_since(window, now));
         View {
             generation,
             expires: usable()
                 .filter_map(|e| awaited(e, now))
+                .chain(returning().map(|since| since.saturating_add(window)))
                 .min()
                 .unwrap_or(u64::MAX),
-            levels: levels(&plan, policy, &chosen),
+            slow_start: returning().next().map(|_| window),
+            levels: levels(&plan, balance.policy, &chosen),
             probes: usable()
                 .filter(|e| e.breaker().is_due(now))
                 .cloned()
@@ -136,7 +146,13 @@ impl View {
             return Ok((endpoint, true));
         }
         let level = self.level(rng).ok_or(self.nobody)?;
-        let endpoint = level.balancer.pick(now, turn, rng);
+        let mut endpoint = level.balancer.pick(now, turn, rng);
+        if let Some(window) = self.slow_start
+            && is_held_back(endpoint, window, now, rng)
+        {
+            let other = level.balancer.pick_other(&[endpoint.id], now, rng);
+            endpoint = other.unwrap_or(endpoint);
+        }
         if !avoid.contains(&endpoint.id) {
             return Ok((endpoint, false));
         }
@@ -180,6 +196,15 @@ impl View {
             .find_map(|level| level.balancer.pick_other(avoid, now, rng))
             .or_else(|| self.rest.iter().find(|e| !avoid.contains(&e.id)))
     }
+}
+
+/// Whether a request that fell to it goes elsewhere, as it is on its way back to its whole share.
+fn is_held_back(endpoint: &Endpoint, window: u64, now: u64, rng: &mut fastrand::Rng) -> bool {
+    let Some(since) = endpoint.returning_since(window, now) else {
+        return false;
+    };
+    let share = now.saturating_sub(since) as f64 / window as f64;
+    rng.f64() >= share.max(SLOW_START_MIN)
 }
 
 impl Course {

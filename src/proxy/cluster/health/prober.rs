@@ -171,7 +171,10 @@ impl Prober {
                 lasted,
                 &result,
             );
-            self.clusters.health_changed(&checked.target.service);
+            let target = &checked.target;
+            let returned = before == State::Failing;
+            self.clusters
+                .health_changed(&target.service, target.address, returned, now);
         }
     }
 }

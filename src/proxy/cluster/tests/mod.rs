@@ -4,6 +4,7 @@ mod events;
 mod health;
 mod history;
 mod limits;
+mod outliers;
 mod picking;
 
 use std::sync::Arc;
@@ -103,10 +104,7 @@ fn round_robin() -> Service {
 
 fn without_ejection() -> Service {
     Service {
-        outlier: Outlier {
-            consecutive_5xx: 0,
-            ..Outlier::default()
-        },
+        outlier: Outlier::none(),
         ..round_robin()
     }
 }
