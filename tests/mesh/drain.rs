@@ -34,8 +34,8 @@ async fn a_terminated_gateway_finishes_what_has_begun() {
     let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
     let slow = tokio::spawn(async move { client.get("/slow").await });
     eventually("the request is on its way", async || {
-        let page = gateway.admin("/clusters").await.ok()?;
-        page.body.contains("shop").then_some(())
+        let page = gateway.admin("/clusters?format=json").await.ok()?;
+        page.body.contains("\"in_flight\": 1").then_some(())
     })
     .await;
     gateway.process.terminate();
