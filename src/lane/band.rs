@@ -287,9 +287,10 @@ impl<T> Band<T> {
 
     /// The tenant's flow; beyond [`TENANTS_MAX`], that of all others.
     fn flow(&mut self, tenant: u64) -> (u64, &mut Flow) {
-        let known = match self.flows.contains_key(&tenant) || self.flows.len() < TENANTS_MAX {
-            true => tenant,
-            false => OTHERS,
+        let full = self.flows.len() >= TENANTS_MAX;
+        let known = match full && !self.flows.contains_key(&tenant) {
+            true => OTHERS,
+            false => tenant,
         };
         (known, self.flows.entry(known).or_default())
     }

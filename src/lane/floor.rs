@@ -28,12 +28,19 @@ impl Floor {
         }
     }
 
-    pub fn set(&mut self, percent: u8) {
-        self.share = f64::from(percent) / 100.0;
+    /// What was owed under another share is forgotten.
+    pub fn set(&mut self, percent: u8, now: Nanos) {
+        let share = f64::from(percent) / 100.0;
+        if share != self.share {
+            (self.share, self.owed, self.updated) = (share, 0.0, now);
+        }
     }
 
     /// Time has passed. It pays off what was had in advance; anything is owed only where somebody has waited for it.
     pub fn accrue(&mut self, now: Nanos, slots: u32, waiting: bool) {
+        if self.share == 0.0 {
+            return;
+        }
         let passed = now.saturating_sub(self.updated) as f64;
         self.updated = self.updated.max(now);
         let rate = self.share * f64::from(slots);
@@ -53,7 +60,7 @@ impl Floor {
 
     /// Enough is owed for a piece of work of this cost, or as much as ever is.
     pub fn is_owed(&self, cost: Nanos) -> bool {
-        self.owed > 0.0 && self.owed >= self.owed_max.min(cost as f64)
+        self.share > 0.0 && self.owed > 0.0 && self.owed >= self.owed_max.min(cost as f64)
     }
 }
 

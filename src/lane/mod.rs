@@ -163,8 +163,9 @@ impl<T> Lane<T> {
         self.auto = (self.settings.discipline == Discipline::Auto)
             .then(|| self.auto.take().unwrap_or_default());
         for (class, band) in Class::ALL.into_iter().zip(&mut self.bands) {
-            band.floor.set(floor_percent(&self.settings, class));
-            band.lowest.set(self.settings.floors.lowest_level_percent);
+            let lowest = self.settings.floors.lowest_level_percent;
+            band.floor.set(floor_percent(&self.settings, class), now);
+            band.lowest.set(lowest, now);
         }
         self.slots.set_limit(self.limit());
         if self.discipline() != before {
@@ -294,7 +295,10 @@ impl<T> Lane<T> {
 
     /// Takes into account how long something took that has given its slot back by [`Slots::leave`].
     pub fn settle(&mut self, now: Nanos, work: Work, outcome: Outcome) {
-        self.pass(now);
+        self.seconds(now);
+        if self.queued > 0 {
+            self.accrue(now);
+        }
         let service = now.saturating_sub(work.started);
         self.used = self.used.saturating_add(service);
         let Work {
@@ -444,10 +448,21 @@ impl<T> Lane<T> {
 
     /// Time has passed, in which the queue was as it is now.
     fn pass(&mut self, now: Nanos) {
+        self.accrue(now);
+        self.seconds(now);
+    }
+
+    /// Those who wait are owed their share. While nobody does there is nothing to add up before somebody comes.
+    fn accrue(&mut self, now: Nanos) {
         let slots = self.slots.limit();
         for band in &mut self.bands {
             band.accrue(now, slots);
         }
+    }
+
+    /// What is done once a second.
+    fn seconds(&mut self, now: Nanos) {
+        let slots = self.slots.limit();
         let passed = now.saturating_sub(self.second);
         if passed < SECOND {
             return;

@@ -33,7 +33,7 @@ async fn a_terminated_gateway_finishes_what_has_begun() {
         .await;
     let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
     let slow = tokio::spawn(async move { client.get("/slow").await });
-    gateway.is_asked("shop").await;
+    gateway.has_one_under_way().await;
     gateway.process.terminate();
     let answer = slow
         .await

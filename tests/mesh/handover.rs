@@ -39,7 +39,7 @@ async fn a_request_that_has_begun_is_answered_by_the_process_that_took_it() {
     let target = Target::direct(gateway.gateway, "shop.test");
     let mut client = Client::new(target.clone());
     let slow = tokio::spawn(async move { client.get("/slow").await });
-    gateway.is_asked("shop").await;
+    gateway.has_one_under_way().await;
     mesh.replace(&mut gateway).await;
     let answer = slow.await.expect("no panic").expect("an answer");
     assert_eq!((answer.status, answer.body.as_str()), (200, "shop"));

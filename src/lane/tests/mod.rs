@@ -1,5 +1,6 @@
 mod invariants;
 mod order;
+mod overload;
 mod simulation;
 
 use super::*;

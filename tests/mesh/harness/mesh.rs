@@ -208,11 +208,11 @@ impl Sidecar {
         .await;
     }
 
-    /// Waits until a request is on its way to this service.
-    pub async fn is_asked(&self, service: &str) {
+    /// Waits until one request is on its way to an endpoint.
+    pub async fn has_one_under_way(&self) {
         eventually("the request is on its way", async || {
-            let page = self.admin("/clusters").await.ok()?;
-            page.body.contains(service).then_some(())
+            let page = self.admin("/clusters?format=json").await.ok()?;
+            page.body.contains("\"in_flight\": 1").then_some(())
         })
         .await;
     }
