@@ -15,21 +15,32 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-pub async fn start() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+/// On a thread of its own, so that it does not wait behind those who ask.
+pub fn start() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener
         .local_addr()
         .expect("a bound socket has an address");
-    let turns = Arc::new(Semaphore::new(super::SLOTS));
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            let turns = turns.clone();
-            let answer = service_fn(move |request| answer(request, turns.clone()));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-        }
+    listener.set_nonblocking(true).expect("a socket option");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(serve(listener));
     });
     address
+}
+
+async fn serve(listener: std::net::TcpListener) {
+    let listener = TcpListener::from_std(listener).expect("a runtime is here");
+    let turns = Arc::new(Semaphore::new(super::SLOTS));
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let turns = turns.clone();
+        let answer = service_fn(move |request| answer(request, turns.clone()));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+    }
 }
 
 async fn answer(

@@ -2,7 +2,7 @@
 //! one tenant with long requests against forty with short ones, each half of what is asked; and what a limit that nobody has
 //! set makes of an application that can do sixteen at once and is asked for twice as much.
 //!
-//! `cargo bench --bench lanes [-- SECONDS]` measures each case for so long (10), after three more to get going.
+//! `cargo bench --bench lanes [-- SECONDS] [table|adaptive]` measures each case for so long (10), after three more to get going.
 
 mod application;
 mod load;
@@ -77,28 +77,35 @@ const fn case(
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let seconds = arguments
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(10);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let seconds = arguments.iter().find_map(|argument| argument.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or(10));
+    let only = |part: &str| arguments.iter().any(|argument| argument == part);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(measure(Duration::from_secs(seconds)));
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let app = application::start();
+        if !only("adaptive") {
+            table(folder.path(), app, time).await;
+        }
+        if !only("table") {
+            adaptive(folder.path(), app, time).await;
+        }
+    });
 }
 
-async fn measure(time: Duration) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = application::start().await;
+async fn table(folder: &Path, app: SocketAddr, time: Duration) {
     println!("| load | discipline | short: done, p50, p99 | bulk: done |\n|---|---|---|---|");
     for case in &CASES {
         let lane = case.lane.replace("NO_FLOORS", NO_FLOORS);
         let lane = format!(
             "{{limit: {SLOTS}, {lane}, queue: {{max: 10000, timeout: 1s}}, tenant: {{header: x-tenant}}}}"
         );
-        let sidecar = Sidecar::start(folder.path(), app, &lane).await;
+        let sidecar = Sidecar::start(folder, app, &lane).await;
         let load = Load {
             target: sidecar.inbound,
             kinds: vec![
@@ -117,21 +124,21 @@ async fn measure(time: Duration) {
             bulk.done_percent()
         );
     }
-    let sidecar = Sidecar::start(
-        folder.path(),
-        app,
-        "{limit: adaptive, queue: {timeout: 1s}}",
-    )
-    .await;
+}
+
+async fn adaptive(folder: &Path, app: SocketAddr, time: Duration) {
+    let lane = "{limit: adaptive, queue: {timeout: 1s}}";
+    let sidecar = Sidecar::start(folder, app, lane).await;
     let load = Load {
         target: sidecar.inbound,
-        kinds: vec![Kind::new("limited", 40, 20.0, 2.0, None)],
+        kinds: vec![Kind::new("limited", 40, 50.0, 2.0, None)],
     };
     let seen = load.run(time).await.pop().expect("one kind");
     let goodput = 2.0 * seen.done_percent();
     println!(
-        "\nadaptive limit at twice the capacity: goodput {goodput:.0} % of the capacity; {}",
-        row(seen)
+        "\nadaptive limit at twice the capacity: goodput {goodput:.0} % of the capacity; {}\n{}",
+        row(seen),
+        sidecar.lanes()
     );
 }
 
@@ -147,6 +154,7 @@ fn row(mut seen: Seen) -> String {
 /// A `pillion proxy` in front of the application; it ends with this value.
 struct Sidecar {
     process: Child,
+    admin: SocketAddr,
     inbound: SocketAddr,
 }
 
@@ -169,11 +177,24 @@ impl Sidecar {
             .stderr(Stdio::null())
             .spawn()
             .expect("the proxy starts");
-        let sidecar = Self { process, inbound };
+        let sidecar = Self {
+            process,
+            admin,
+            inbound,
+        };
         while tokio::net::TcpStream::connect(inbound).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         sidecar
+    }
+
+    /// What `pillion lanes` shows.
+    fn lanes(&self) -> String {
+        let shown = Command::new(env!("CARGO_BIN_EXE_pillion"))
+            .args(["lanes", "--admin", &self.admin.to_string()])
+            .output()
+            .expect("it runs");
+        String::from_utf8_lossy(&shown.stdout).into_owned()
     }
 }
 
