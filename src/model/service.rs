@@ -18,6 +18,8 @@ pub struct Service {
     pub health: Option<Arc<HealthCheck>>,
     pub outlier: Outlier,
     pub circuit: Circuit,
+    /// Who gets its requests while none of its endpoints is healthy.
+    pub failover: Option<ClusterKey>,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
     pub path: PathNormalization,
     /// TLS towards the endpoints; None speaks plain.
@@ -36,6 +38,7 @@ impl Service {
             health: None,
             outlier: Outlier::default(),
             circuit: Circuit::default(),
+            failover: None,
             path: PathNormalization::default(),
             tls: None,
         }

@@ -212,9 +212,13 @@ impl Cluster {
         self.shared.health_changed();
     }
 
-    /// At most `max_ejection_percent`, but always one.
+    /// At most `max_ejection_percent`, but always one; all where another service takes over.
     fn limit_ejections(&self, endpoints: usize) {
-        let percent = u64::from(self.shared.service.load().outlier.max_ejection_percent);
+        let service = self.shared.service.load();
+        let percent = match service.failover {
+            Some(_) => 100,
+            None => u64::from(service.outlier.max_ejection_percent),
+        };
         let max = (endpoints as u64 * percent / 100).max(1);
         self.shared
             .ejected
@@ -253,6 +257,11 @@ impl Cluster {
     /// A place to wait for a connection.
     pub fn try_pending(&self) -> Result<PendingPermit, Overflow> {
         PendingPermit::acquire(&self.shared)
+    }
+
+    /// Nobody is healthy, and nobody is to be tried again just now.
+    pub fn is_out(&self, now: Instant) -> bool {
+        self.view(nanos(now)).is_out()
     }
 
     /// Picks an endpoint for one attempt, none of `avoid` (those this request has tried).
