@@ -261,7 +261,9 @@ impl Cluster {
 
     /// Nobody is healthy, and nobody is to be tried again just now.
     pub fn is_out(&self, now: Instant) -> bool {
-        self.view(nanos(now)).is_out()
+        let now = nanos(now);
+        let view = self.view(now);
+        view.is_out() && (!self.is_outdated(&view, now) || self.refreshed(now).is_out())
     }
 
     /// Picks an endpoint for one attempt, none of `avoid` (those this request has tried).
@@ -290,10 +292,7 @@ impl Cluster {
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
-        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(now);
-        drop(writing);
-        let view = self.view.load();
+        let view = self.refreshed(now);
         let (endpoint, probe) = view.pick(avoid, now, &self.turn, rng)?;
         self.lease(endpoint, probe, now, rng)
     }
@@ -314,6 +313,13 @@ impl Cluster {
                 Err(PickError::Overflow(limit))
             }
         }
+    }
+
+    /// Who may be picked, worked out again; waits for another thread that is at it.
+    fn refreshed(&self, now: u64) -> arc_swap::Guard<Arc<View>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(now);
+        self.view.load()
     }
 
     /// Who may be picked; the latest, unless another thread is just working it out.
