@@ -216,6 +216,7 @@ fn service_view(service: &Service) -> Value {
             "ejection_max_ms": service.outlier.ejection_max.as_millis() as u64,
             "max_ejection_percent": service.outlier.max_ejection_percent,
         },
+        "failover": service.failover.as_ref().map(|key| key.service.to_string()),
         "circuit": {
             "connections_max": service.circuit.connections_max,
             "endpoint_connections_max": service.circuit.endpoint_connections_max,

@@ -291,6 +291,36 @@ fn listeners_and_services_say_what_becomes_of_paths_in_either_form() {
     assert!(errors(tcp)[0].contains("a TCP listener has no `path`"));
 }
 
+#[test]
+fn who_takes_over_has_to_be_another_service_that_is_there() {
+    let spare = "\n---\n{kind: Service, name: spare, ports: [{port: 80}], subsets: {spare-v1: {version: v1}}}\n";
+    let service = |failover: &str| format!("kind: Service\nname: s\nfailover: {failover}{spare}");
+    let failover = snapshot(&service("{name: spare, port: 80}"));
+    let failover = failover.services[&Name::local("s")].failover.clone();
+    let expected = ClusterKey {
+        service: Name::local("spare"),
+        subset: None,
+        port: Some(80),
+    };
+    assert_eq!(failover, Some(expected));
+    for (written, said) in [
+        ("spaer", "did you mean `spare`?"),
+        ("s", "cannot take over from itself"),
+        ("spare-v1", "is a subset"),
+        ("{name: spare, port: 81}", "has no port 81"),
+        (
+            "{name: spare, namespace: shop}",
+            "did you mean `namespace: default`?",
+        ),
+    ] {
+        let found = errors(&service(written));
+        assert!(
+            found.len() == 1 && found[0].contains(said),
+            "{written}: {found:?}"
+        );
+    }
+}
+
 fn health_of(written: &str) -> HealthCheck {
     let snapshot = snapshot(&format!("kind: Service\nname: s\nhealth: {written}\n"));
     let health = snapshot.services[&Name::local("s")].health.clone();

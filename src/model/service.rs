@@ -20,6 +20,8 @@ pub struct Service {
     pub circuit: Circuit,
     /// In front of its application, at its own sidecar; None lets everything in at once.
     pub lane: Option<Lane>,
+    /// Who gets its requests while none of its endpoints is healthy.
+    pub failover: Option<ClusterKey>,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
     pub path: PathNormalization,
     /// TLS towards the endpoints; None speaks plain.
@@ -39,6 +41,7 @@ impl Service {
             outlier: Outlier::default(),
             circuit: Circuit::default(),
             lane: None,
+            failover: None,
             path: PathNormalization::default(),
             tls: None,
         }

@@ -520,6 +520,17 @@ impl DataPlane {
         if let Some(destination) = destinations.get(key) {
             return destination.clone();
         }
+        let failover = self.snapshot.services.get(&key.service);
+        let failover = failover.and_then(|service| service.failover.clone());
+        let destination = Arc::new(Destination {
+            failover: failover.map(|key| Arc::new(self.without_failover(&key))),
+            ..self.without_failover(key)
+        });
+        destinations.insert(key.clone(), destination.clone());
+        destination
+    }
+
+    fn without_failover(&self, key: &ClusterKey) -> Destination {
         let service = self.snapshot.services.get(&key.service).cloned();
         let protocol = service.as_ref().and_then(|service| {
             let declared = |port: &&model::Port| key.port.is_none_or(|wanted| port.port == wanted);
@@ -537,16 +548,15 @@ impl DataPlane {
             Some(subset) => format!("{}/{subset}", key.service),
             None => key.service.to_string(),
         };
-        let destination = Arc::new(Destination {
+        Destination {
+            failover: None,
             cluster: self.clusters.get_or_create(key),
             protocol,
             security,
             connect_timeout: self.settings.connect_timeout,
             series: self.metrics.services().series(&label),
             label: label.into(),
-        });
-        destinations.insert(key.clone(), destination.clone());
-        destination
+        }
     }
 
     fn security(&self, settings: model::UpstreamTls, protocol: Option<Protocol>) -> Security {

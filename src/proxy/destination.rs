@@ -20,6 +20,8 @@ pub struct Destination {
     pub protocol: Option<Protocol>,
     pub security: Security,
     pub connect_timeout: Duration,
+    /// Where requests go while nobody of the cluster is healthy; that one has none of its own.
+    pub failover: Option<Arc<Destination>>,
     /// Counts what happens towards its endpoints.
     pub series: Arc<ServiceSeries>,
 }

@@ -115,6 +115,7 @@ pub fn single(
     connect_timeout: Duration,
 ) -> Destination {
     Destination {
+        failover: None,
         cluster: one_endpoint(Name::new("", name), address),
         label: name.into(),
         protocol,

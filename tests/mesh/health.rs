@@ -36,6 +36,42 @@ async fn an_endpoint_that_says_it_is_ill_gets_no_request_until_it_is_well() {
 }
 
 #[tokio::test]
+async fn another_service_takes_over_while_no_endpoint_is_well() {
+    let mesh = Mesh::new();
+    let (own, spare) = (Service::start("own").await, Service::start("spare").await);
+    let documents = |gateway| {
+        let more = format!(
+            "{CHECK}failover: spare\n---\nkind: Service\nname: spare\n\
+             ports: [{{port: 80, protocol: http}}]\nendpoints: [{{address: \"{}\"}}]\n",
+            spare.address
+        );
+        gateway_to_addresses(&[own.address], &more, gateway)
+    };
+    let gateway = mesh.gateway(documents).await;
+    let load = Load::start(&Target::direct(gateway.gateway, "shop.test"), "/", 4);
+    load.asks(100).await;
+    assert_eq!(load.answers_of("spare"), 0);
+    own.is_ill(true);
+    becomes(&gateway, &own, "failing").await;
+    load.asks(50).await;
+    let before = load.answers_of("own");
+    load.asks(500).await;
+    assert_eq!(load.answers_of("own"), before);
+    own.is_ill(false);
+    eventually("it takes back", async || {
+        (load.answers_of("own") > before + 100).then_some(())
+    })
+    .await;
+    load.stop().await.expect_no_failure();
+    let metrics = gateway.admin("/metrics").await.expect("metrics").body;
+    let count = metrics.lines().find_map(|line| {
+        line.strip_prefix("pillion_upstream_failovers_total{service=\"default/shop\"} ")
+    });
+    let count = count.and_then(|count| count.parse::<u64>().ok());
+    assert!(count.is_some_and(|count| count >= 500), "{count:?}");
+}
+
+#[tokio::test]
 async fn what_a_sidecar_detects_is_listed_by_it_and_by_its_registry() {
     let mesh = Mesh::new();
     let registry = mesh.registry().await;

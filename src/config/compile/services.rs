@@ -41,6 +41,7 @@ pub fn compile<'p, 's>(
 ) -> Services<'s> {
     let documents = by_name(chosen);
     let subsets = subsets(&documents, problems);
+    let failovers = failovers(&documents);
     let mut compiled = HashMap::with_capacity(documents.len());
     let mut kept = HashMap::with_capacity(documents.len());
     for (name, documents) in documents {
@@ -52,12 +53,31 @@ pub fn compile<'p, 's>(
         kept.insert(name, cached);
     }
     *cache = kept;
-    Services {
+    let services = Services {
         compiled,
         subsets,
         names: OnceCell::new(),
         suggester,
+    };
+    for (placed, key, spot) in failovers {
+        if let Err(unresolved) = services.failover(key) {
+            let finding = Finding::error(spot.clone(), unresolved.message, unresolved.hint);
+            problems.push(placed.page.problem(&finding));
+        }
     }
+    services
+}
+
+/// Who is to take over from whom, by name, and where that is written.
+fn failovers<'p>(
+    documents: &HashMap<Name, Documents<'p>>,
+) -> Vec<(&'p Placed<'p>, &'p ClusterKey, &'p Spot)> {
+    let ours = documents.values().filter_map(|both| both.ours.as_ref());
+    let failover = |part: &Part<'p, ServiceSpec>| {
+        let key = part.spec.service.failover.as_ref()?;
+        Some((part.placed, key, part.spec.failover_spot.as_ref()?))
+    };
+    ours.filter_map(failover).collect()
 }
 
 fn by_name<'p>(chosen: &[&'p Placed<'p>]) -> HashMap<Name, Documents<'p>> {
@@ -234,6 +254,17 @@ impl Services<'_> {
             subset,
             port: port.or(only),
         })
+    }
+
+    /// Subsets do not take over: their endpoints are those of a service that has to be there itself.
+    fn failover(&self, key: &ClusterKey) -> Result<(), Unresolved> {
+        if self.subsets.contains_key(&key.service) {
+            return Err(Unresolved {
+                message: format!("{} is a subset", key.service),
+                hint: "a service takes over as a whole".to_owned(),
+            });
+        }
+        self.resolve(&key.service, key.port).map(drop)
     }
 
     fn unknown(&self, name: &Name) -> Unresolved {

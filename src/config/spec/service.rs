@@ -7,8 +7,8 @@ use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, Circuit, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
-    Service, SlowStart, Subset, UpstreamTls,
+    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Port,
+    Protocol, Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -18,14 +18,17 @@ pub struct ServiceSpec {
     pub service: Arc<Service>,
     /// Where each of its subsets is written.
     pub subset_spots: Vec<Spot>,
+    /// Where the service is written that takes over.
+    pub failover_spot: Option<Spot>,
 }
 
 pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
-    fields.not_built(&[("failover", "")]);
     let ports = fields.optional("ports", ports);
     let endpoints = fields.optional("endpoints", endpoints);
     let subsets = fields.optional("subsets", subsets).unwrap_or_default();
     let (subsets, subset_spots) = subsets.into_iter().unzip();
+    let failover = fields.optional("failover", |c| failover(c, &name));
+    let (failover, failover_spot) = failover.unzip();
     let service = Service {
         name,
         ports: ports.unwrap_or_default(),
@@ -40,6 +43,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .optional("circuit", |c| c.fields(circuit))
             .unwrap_or_default(),
         lane: fields.optional("lane", |c| c.fields(lane::lane)),
+        failover,
         path: fields
             .optional("path", |c| c.fields(path::normalization))
             .unwrap_or_default(),
@@ -49,6 +53,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
     ServiceSpec {
         service: Arc::new(service),
         subset_spots,
+        failover_spot,
     }
 }
 
@@ -235,6 +240,32 @@ fn circuit(fields: &mut Fields<'_, '_>) -> Option<Circuit> {
         retry_budget_percent: percent.unwrap_or(defaults.retry_budget_percent),
         retry_budget_min_per_second: least.unwrap_or(defaults.retry_budget_min_per_second),
     })
+}
+
+/// `failover: other`, or a mapping where it is of another namespace or has several ports.
+fn failover(cursor: Cursor<'_>, own: &Name) -> Option<(ClusterKey, Spot)> {
+    let (name, namespace, port) = match &cursor.node.value {
+        Value::Mapping(_) => cursor.fields(|fields| {
+            let name = fields.required("name", |c| c.name());
+            let namespace = fields.optional("namespace", |c| c.namespace());
+            let port = fields.optional("port", |c| c.port());
+            Some((name?, namespace, port))
+        })?,
+        _ => (cursor.name()?, None, None),
+    };
+    let service = Name {
+        namespace: namespace.unwrap_or_else(|| Arc::clone(&own.namespace)),
+        name,
+    };
+    if service == *own {
+        return cursor.error("a service cannot take over from itself", "name another one");
+    }
+    let key = ClusterKey {
+        service,
+        subset: None,
+        port,
+    };
+    Some((key, cursor.spot()))
 }
 
 fn tls(fields: &mut Fields<'_, '_>) -> Option<UpstreamTls> {

@@ -212,9 +212,13 @@ impl Cluster {
         self.shared.health_changed();
     }
 
-    /// At most `max_ejection_percent`, but always one.
+    /// At most `max_ejection_percent`, but always one; all where another service takes over.
     fn limit_ejections(&self, endpoints: usize) {
-        let percent = u64::from(self.shared.service.load().outlier.max_ejection_percent);
+        let service = self.shared.service.load();
+        let percent = match service.failover {
+            Some(_) => 100,
+            None => u64::from(service.outlier.max_ejection_percent),
+        };
         let max = (endpoints as u64 * percent / 100).max(1);
         self.shared
             .ejected
@@ -255,6 +259,13 @@ impl Cluster {
         PendingPermit::acquire(&self.shared)
     }
 
+    /// Nobody is healthy, and nobody is to be tried again just now.
+    pub fn is_out(&self, now: Instant) -> bool {
+        let now = nanos(now);
+        let view = self.view(now);
+        view.is_out() && (!self.is_outdated(&view, now) || self.refreshed(now).is_out())
+    }
+
     /// Picks an endpoint for one attempt, none of `avoid` (those this request has tried).
     ///
     /// An endpoint whose ejection or avoidance has run out gets the next request as its one probe, whatever the policy.
@@ -281,10 +292,7 @@ impl Cluster {
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
-        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(now);
-        drop(writing);
-        let view = self.view.load();
+        let view = self.refreshed(now);
         let (endpoint, probe) = view.pick(avoid, now, &self.turn, rng)?;
         self.lease(endpoint, probe, now, rng)
     }
@@ -305,6 +313,13 @@ impl Cluster {
                 Err(PickError::Overflow(limit))
             }
         }
+    }
+
+    /// Who may be picked, worked out again; waits for another thread that is at it.
+    fn refreshed(&self, now: u64) -> arc_swap::Guard<Arc<View>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(now);
+        self.view.load()
     }
 
     /// Who may be picked; the latest, unless another thread is just working it out.

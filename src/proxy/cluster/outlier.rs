@@ -336,7 +336,7 @@ mod tests {
                 .collect();
             ejected += found(&samples).len();
         }
-        // By the deviations alone there would be about 1,000.
+        // There is about one; by the deviations alone there would be about 1,000.
         assert!(ejected <= 20, "{ejected} of 20,000");
     }
 }

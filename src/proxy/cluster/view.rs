@@ -134,6 +134,10 @@ impl View {
         self.generation != generation || now >= self.expires
     }
 
+    pub(super) fn is_out(&self) -> bool {
+        self.course.healthy == 0 && self.probes.is_empty()
+    }
+
     /// An endpoint that is not in `avoid`, and whether the pick is its probe.
     pub(super) fn pick(
         &self,
@@ -214,7 +218,7 @@ impl Course {
         let healthy = |one: &&Candidate| one.standing == Standing::Healthy;
         Course {
             priority: served.clone().map(|index| of(index).priority).max(),
-            near: served.all(|index| of(index).local),
+            near: !plan.levels.is_empty() && served.all(|index| of(index).local),
             healthy: candidates.iter().filter(healthy).count(),
             endpoints: candidates.len(),
             panic_since: plan.panic.then_some(now),
@@ -251,7 +255,16 @@ impl Course {
             }
             _ => {}
         }
+        let takes_over = shared.service.load().failover.is_some();
+        if takes_over {
+            match (then.healthy, self.healthy) {
+                (1.., 0) => tell(Cause::Health, "Another service takes over", None),
+                (0, 1..) => tell(Cause::Health, "Requests are served here again", None),
+                _ => {}
+            }
+        }
         match (then.priority, self.priority) {
+            (Some(_), None) | (None, Some(_)) if takes_over => {}
             (Some(_), None) => tell(
                 Cause::Health,
                 "Requests are refused: no endpoint is left",
@@ -275,6 +288,7 @@ impl Course {
             _ => {}
         }
         match (then.near, self.near) {
+            _ if then.priority.is_none() || self.priority.is_none() => {}
             (true, false) => tell(Cause::Zone, "Requests leave the zone", None),
             (false, true) => tell(Cause::Zone, "Requests stay in the zone again", None),
             _ => {}

@@ -193,7 +193,8 @@ async fn walk<D: Downstream>(
         return Box::pin(tunnel::connect(session, &routing, down, scratch, exchange)).await;
     }
     headers::forwarded(&mut scratch.request, session);
-    let plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
+    let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
+    plan::fail_over(&mut plan, exchange);
     for chain in plan.filters.into_iter().flatten() {
         chain.on_request(&mut scratch.request);
     }
@@ -204,7 +205,14 @@ async fn walk<D: Downstream>(
         }
         None => None,
     };
-    let answered = tries::run(session, &plan, down, scratch, exchange).await?;
+    let answered = loop {
+        match tries::run(session, &plan, down, scratch, exchange).await {
+            // The last healthy endpoint was lost since; nothing of the request has been read.
+            Err(Ended::Refused(Failure::NoEndpoint { .. }))
+                if exchange.attempts == 0 && plan::take_over(&mut plan, exchange) => {}
+            tried => break tried?,
+        }
+    };
     if scratch.response.status == 101 {
         return Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
     }

@@ -38,6 +38,26 @@ pub async fn find<'a>(
     }
 }
 
+/// Sends the request to the service that takes over, where nobody of the one that is meant is healthy.
+pub fn fail_over(plan: &mut Plan<'_>, exchange: &mut Exchange) {
+    if plan.destination.failover.is_some() && plan.destination.cluster.is_out(exchange.start) {
+        take_over(plan, exchange);
+    }
+}
+
+/// Sends the request to the service that takes over; false where there is none.
+pub fn take_over(plan: &mut Plan<'_>, exchange: &mut Exchange) -> bool {
+    let Some(other) = plan.destination.failover.clone() else {
+        return false;
+    };
+    plan.destination.series.failovers.increment();
+    let (from, to) = (&plan.destination.label, &other.label);
+    exchange.details = format!("{from} has no healthy endpoint; {to} takes over");
+    exchange.service = Some(to.clone());
+    plan.destination = other;
+    true
+}
+
 /// The path that is matched and, where it is not the one that came, forwarded.
 fn normal_path(request: &RequestHead, wanted: PathNormalization) -> Result<Cow<'_, [u8]>, Failure> {
     route::normalize(request.path(), wanted).map_err(|refused| Failure::BadRequest {

@@ -22,6 +22,8 @@ pub struct ServiceSeries {
     pub retries: Count,
     /// Retries that the budget did not allow.
     pub retries_refused: Count,
+    /// Requests that another service took over.
+    pub failovers: Count,
     /// Connections made.
     pub connects: Count,
     pub connect_failures: Count,
@@ -77,6 +79,11 @@ impl ServiceSeries {
                 "pillion_upstream_retries_refused_total",
                 "Retries that the budget did not allow.",
                 &self.retries_refused,
+            ),
+            (
+                "pillion_upstream_failovers_total",
+                "Requests that another service took over.",
+                &self.failovers,
             ),
             (
                 "pillion_upstream_connects_total",
