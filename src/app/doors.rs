@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::from_bootstrap::upstreams;
 use super::handover::{
     Inherited, Predecessor, Purpose, READY_TIMEOUT, Successor, Successors, TakeOverError,
 };
 use super::proxy::StartError;
+use super::terms;
 use crate::admin;
 use crate::config::SidecarBootstrap;
 use crate::dns;
@@ -104,7 +104,7 @@ impl Doors {
         };
         let sockets = self.names.iter().map(dns::Sockets::duplicate);
         let sockets = sockets.collect::<io::Result<_>>()?;
-        Ok(Some(dns::start(sockets, upstreams(dns), metrics)?))
+        Ok(Some(dns::start(sockets, terms::upstreams(dns), metrics)?))
     }
 
     /// The next process that asks to take over; never where none may.

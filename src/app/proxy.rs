@@ -15,11 +15,9 @@ use tokio::time::Instant;
 use super::application::Application;
 use super::documents::{Documents, wire_problem};
 use super::doors::Doors;
-use super::from_bootstrap::{
-    advertised, settings, sidecar, sidecar_name, wanted_services, workers,
-};
 use super::handover::{Successor, TakeOverError};
 use super::main_process;
+use super::terms;
 use super::view;
 use crate::admin;
 use crate::api::ClientOptions;
@@ -28,7 +26,7 @@ use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
-use crate::model::Snapshot;
+use crate::model::{AppPort, Snapshot};
 use crate::proxy::cluster::{Clusters, health, outlier, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
@@ -97,9 +95,9 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     };
     let (mut doors, handover) = Doors::open(&bootstrap).await?;
     let plane = DataPlane::start(Start {
-        settings: settings(&bootstrap),
-        workers: workers(&bootstrap),
-        sidecar: sidecar(&bootstrap),
+        settings: terms::settings(&bootstrap),
+        workers: terms::workers(&bootstrap),
+        sidecar: terms::sidecar(&bootstrap),
         metrics: metrics.clone(),
         access_log: access_log.as_ref(),
         handover,
@@ -133,7 +131,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         }
     }
     let mut changes = process.discover(&bootstrap)?;
-    process.register_metrics(&metrics);
+    process.register_metrics(&metrics, &bootstrap.apps);
     let pages = Arc::new(process.admin_state(metrics, level));
     if !doors.is_waiting() {
         process.show(&bootstrap, &mut doors, &pages)?;
@@ -206,6 +204,7 @@ struct Status {
     not_listening: Mutex<Vec<String>>,
     /// Traffic is taken.
     is_open: AtomicBool,
+    leave: Notify,
     drain: Notify,
     revision: Gauge,
     rejected: Counter,
@@ -219,6 +218,7 @@ impl Status {
             refused: Mutex::new(false),
             not_listening: Mutex::default(),
             is_open: AtomicBool::default(),
+            leave: Notify::new(),
             drain: Notify::new(),
             revision: metrics.gauge(
                 "pillion_config_revision",
@@ -312,13 +312,13 @@ impl Process {
             ca: ca.clone(),
             ..ClientOptions::new(url)
         });
-        let name = sidecar_name(bootstrap);
+        let name = terms::sidecar_name(bootstrap);
         let mut settings = discovery::Settings::new(&name, options.collect());
-        settings.services = wanted_services(&registry.services, &bootstrap.namespace);
+        settings.services = terms::wanted_services(&registry.services, &bootstrap.namespace);
         settings.snapshot = bootstrap.snapshot.clone();
         let events = self.plane.clusters().events().clone();
         settings.events = Some(Box::new(move |since, max| events.since(since, max)));
-        let advertise = advertised(bootstrap);
+        let advertise = terms::advertised(bootstrap);
         settings.registrations = discovery::registrations(&name, &advertise, &bootstrap.apps);
         for (_, registration) in &mut settings.registrations {
             registration.zone = bootstrap.zone.as_deref().map(str::to_owned);
@@ -344,7 +344,7 @@ impl Process {
         self.names = doors.serve_names(bootstrap, &self.metrics)?;
         self.tell_names();
         doors.serve_pages(pages.clone())?;
-        tracing::info!(admin = %bootstrap.admin, workers = workers(bootstrap), "Serving");
+        tracing::info!(admin = %bootstrap.admin, workers = terms::workers(bootstrap), "Serving");
         Ok(())
     }
 
@@ -379,8 +379,9 @@ impl Process {
         }
     }
 
-    /// How discovery stands, as gauges.
-    fn register_metrics(&self, metrics: &Registry) {
+    /// How discovery and the application stand, as gauges.
+    fn register_metrics(&self, metrics: &Registry, apps: &[AppPort]) {
+        self.application.register_metrics(metrics, apps);
         if let Some(discovery) = &self.discovery {
             discovery.register_metrics(metrics);
         }
@@ -390,7 +391,8 @@ impl Process {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
         let events = clusters.events().clone();
         let lanes = self.plane.lanes().clone();
-        let (config, problems, drain) = (
+        let (config, problems, leave, drain) = (
+            self.status.clone(),
             self.status.clone(),
             self.status.clone(),
             self.status.clone(),
@@ -422,6 +424,7 @@ impl Process {
                     crate::telemetry::metrics::Format::Prometheus
                 })
             }),
+            leave: Box::new(move || leave.leave.notify_one()),
             drain: Box::new(move || drain.drain.notify_one()),
             log_level: Box::new(move || current.current().unwrap_or_default()),
             set_log_level: Box::new(move |wanted| {
@@ -457,6 +460,10 @@ impl Process {
                 _ = signals.terminate.recv() => return Ok(End::Asked),
                 _ = signals.interrupt.recv() => return Ok(End::Asked),
                 () = status.drain.notified() => return Ok(End::Asked),
+                () = status.leave.notified() => {
+                    tracing::info!("Deregistering; what still comes is served");
+                    self.discovery.iter().for_each(Discovery::retire);
+                }
                 () = &mut main_process => return Ok(End::Asked),
                 successor = doors.successor(), if relief.is_none() => {
                     relief = self.hand_over(successor, doors).await;

@@ -12,6 +12,7 @@ mod health;
 mod inject;
 mod intercept;
 mod lanes;
+mod leave;
 mod proxy;
 mod registry;
 mod services;
@@ -56,6 +57,8 @@ enum Command {
     Intercept(intercept::Arguments),
     /// The queues in front of a sidecar's application: who waits and what was refused
     Lanes(lanes::Arguments),
+    /// Have peers stop sending to a sidecar's application while it serves on
+    Leave(leave::Arguments),
     /// Run a sidecar or a gateway
     Proxy(proxy::Arguments),
     /// Run the control plane: instances, documents, watches
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
         Command::Lanes(arguments) => lanes::run(&arguments),
+        Command::Leave(arguments) => leave::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),

@@ -104,6 +104,7 @@ impl DataPlane {
                 .map_err(ListenError::Worker)?;
             workers.push(sender);
         }
+        let liveness = settings.liveness;
         let mut plane = Self {
             settings,
             metrics: start.metrics,
@@ -112,7 +113,7 @@ impl DataPlane {
                 None => Clusters::new(None),
             },
             lanes: Lanes::default(),
-            sockets: Sockets::new(workers, start.handover),
+            sockets: Sockets::new(workers, liveness, start.handover),
             shared,
             gateways: HashMap::new(),
             outbound: None,
@@ -312,6 +313,7 @@ impl DataPlane {
                 .series(&format!("{label} (inbound)"));
             AppDestination {
                 port: app.port,
+                app_port: app.app.port(),
                 listen: app.listen,
                 destination: Arc::new(destination),
                 path: PathNormalization::default(),

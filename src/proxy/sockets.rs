@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::data_plane::ListenError;
 use super::entry::{Entry, Role};
 use super::worker::Command;
-use crate::base::net::{self, Bound, Listening};
+use crate::base::net::{self, Bound, Listening, Liveness};
 use crate::model::InboundMode;
 
 /// Which sockets a data plane begins with, and whether another may get them.
@@ -27,6 +27,8 @@ pub struct Handover {
 
 pub struct Sockets {
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// What accepted connections get.
+    liveness: Liveness,
     /// Every address this process listens on.
     own_addresses: Vec<SocketAddr>,
     /// Of the process before, until they are asked for.
@@ -45,11 +47,16 @@ struct Unopened {
 }
 
 impl Sockets {
-    pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>, handover: Handover) -> Self {
+    pub fn new(
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+        liveness: Liveness,
+        handover: Handover,
+    ) -> Self {
         let inherited = handover.inherited.into_iter();
         let addressed = inherited.filter_map(|socket| Some((socket.local_addr().ok()?, socket)));
         Self {
             workers,
+            liveness,
             own_addresses: Vec::new(),
             inherited: addressed.collect(),
             unopened: Some(Vec::new()),
@@ -123,7 +130,7 @@ impl Sockets {
             net::expect_free(address)?;
         }
         while sockets.len() < self.workers.len() {
-            sockets.push(Bound::new(address, listening)?);
+            sockets.push(Bound::new(address, listening, self.liveness)?);
         }
         Ok(sockets)
     }

@@ -15,7 +15,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::targets::Target;
-use crate::base::net::Stream;
+use crate::base::net::{Liveness, Stream};
 use crate::model::{HealthProbe, Protocol};
 use crate::proxy::destination::Handshake;
 use crate::proxy::upstream::connect;
@@ -34,7 +34,8 @@ pub async fn probe(target: &Target, handshake: Option<Handshake>) -> Result<(), 
 
 async fn ask(target: &Target, handshake: Option<Handshake>) -> Result<(), String> {
     let limit = target.check.timeout;
-    let connected = connect::connect(target.address, None, handshake, limit).await;
+    let connected =
+        connect::connect(target.address, None, handshake, limit, Liveness::new(limit)).await;
     let connected = connected.map_err(|error| error.to_string())?;
     let stream = connected.stream;
     match &target.check.probe {

@@ -1,5 +1,6 @@
-//! What the planes are started with, out of a proxy's bootstrap.
+//! What a bootstrap file says, in the words of the planes that go by it.
 
+use crate::base::net::Liveness;
 use crate::config::{SidecarBootstrap, bootstrap};
 use crate::dns;
 use crate::model::{Name, Sidecar};
@@ -22,6 +23,7 @@ pub fn settings(bootstrap: &SidecarBootstrap) -> Settings {
         stream_idle_timeout: limits.stream_idle_timeout,
         downstream_idle_timeout: limits.idle_timeout,
         upstream_idle_timeout: limits.upstream_idle_timeout,
+        liveness: Liveness::new(limits.dead_peer_timeout),
         downstream_connections_max: limits.downstream_connections_max as usize,
         trusted_networks: bootstrap.trusted_networks.clone(),
         ..Settings::default()
