@@ -4,6 +4,7 @@ pub mod codec_body;
 pub mod codec_request;
 pub mod codec_response;
 pub mod config;
+pub mod dns_query;
 pub mod watch_frames;
 
 mod pieces;
