@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -78,6 +78,13 @@ fn redis_cli_works_unchanged() {
     }
 }
 
+#[test]
+fn psql_works_unchanged() {
+    if ready(&NEEDS) && ready(&["psql", "initdb", "postgres"]) {
+        works_unchanged(&POSTGRES, &[client("psql.sh")]);
+    }
+}
+
 /// What a client speaks, and who serves it.
 struct Protocol {
     /// As the mesh's documents call it.
@@ -86,7 +93,8 @@ struct Protocol {
     mesh_port: u16,
     /// Where the same server is unknown to the mesh.
     other_port: u16,
-    server: fn(port: u16) -> Command,
+    /// On this port, with a folder for what it keeps.
+    server: fn(port: u16, folder: &Path) -> Command,
 }
 
 impl Protocol {
@@ -100,24 +108,35 @@ const HTTP: Protocol = Protocol {
     name: "http",
     mesh_port: 8080,
     other_port: 9000,
-    server: |port| python_server("http_server.py", port),
+    server: |port, _| python_server("http_server.py", port),
 };
 
 const GRPC: Protocol = Protocol {
     name: "grpc",
     mesh_port: 50051,
     other_port: 50052,
-    server: |port| python_server("grpc_server.py", port),
+    server: |port, _| python_server("grpc_server.py", port),
 };
 
 const REDIS: Protocol = Protocol {
     name: "tcp",
     mesh_port: 6379,
     other_port: 6380,
-    server: |port| {
+    server: |port, _| {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--save", ""]);
         command.args(["--bind", "*", "-::*", "--protected-mode", "no"]);
+        command
+    },
+};
+
+const POSTGRES: Protocol = Protocol {
+    name: "tcp",
+    mesh_port: 5432,
+    other_port: 5433,
+    server: |port, folder| {
+        let mut command = Command::new(client("postgres_server.sh"));
+        command.arg(port.to_string()).arg(folder);
         command
     },
 };
@@ -151,8 +170,8 @@ fn works_unchanged(protocol: &'static Protocol, program: &[OsString]) {
 struct World {
     protocol: &'static Protocol,
     pair: Pair,
-    names: TempDir,
     _servers: [Process; 2],
+    folder: TempDir,
 }
 
 /// The services of the mesh: one server, by its address of either family.
@@ -161,22 +180,22 @@ const SERVICES: [&str; 2] = ["shop", "shop6"];
 impl World {
     fn start(protocol: &'static Protocol) -> World {
         let pair = Pair::new();
+        let folder = tempfile::tempdir().unwrap();
         let servers = [protocol.mesh_port, protocol.other_port].map(|port| {
-            let server = (protocol.server)(port);
+            let server = (protocol.server)(port, folder.path());
             let mut command = pair.server.command_of(&server);
             let process = Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
             pair.server.wait_for_listener(port);
             process
         });
-        let names = tempfile::tempdir().unwrap();
         let hosts = SERVICES.iter().zip(SERVER);
         let hosts = hosts.map(|(service, address)| format!("{address} {service}\n"));
-        fs::write(names.path().join("hosts"), hosts.collect::<String>()).unwrap();
+        fs::write(folder.path().join("hosts"), hosts.collect::<String>()).unwrap();
         World {
             protocol,
             pair,
-            names,
             _servers: servers,
+            folder,
         }
     }
 
@@ -201,7 +220,7 @@ impl World {
 
     /// What the client prints about every destination.
     fn run(&self, program: &[OsString]) -> String {
-        let names = self.names.path().join("hosts");
+        let names = self.folder.path().join("hosts");
         let mut command = self.pair.client.command_with_names(&names, &program[0]);
         let services = SERVICES.map(|service| format!("{service}:{}", self.protocol.mesh_port));
         let elsewhere = self.elsewhere().map(|address| address.to_string());

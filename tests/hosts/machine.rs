@@ -1,6 +1,7 @@
 //! What the machine must have before a scenario starts.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,10 +58,14 @@ pub fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where a program is; the directories for administrators are searched too.
+/// Where a program is; the directories for administrators are searched too, and those that Debian keeps PostgreSQL's server in.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let postgres = versions.flatten().map(|version| version.path().join("bin"));
+    let directories = env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .chain(postgres);
     directories
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
