@@ -25,7 +25,7 @@ const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_AND_CHANGE: &str = "GET, HEAD, POST";
 
-const PAGES: [Page; 13] = [
+const PAGES: [Page; 14] = [
     Page {
         path: "/",
         allow: READ,
@@ -85,6 +85,12 @@ const PAGES: [Page; 13] = [
         allow: READ_AND_CHANGE,
         about: "the log filter; POST a new one as the body or ?level=info,pillion::proxy=debug",
         answer: log,
+    },
+    Page {
+        path: "/leave",
+        allow: CHANGE,
+        about: "POST: deregister so that peers stop sending, and serve on; what ends the process is /drain or a signal",
+        answer: leave,
     },
     Page {
         path: "/drain",
@@ -185,6 +191,11 @@ fn log(state: &State, request: &Request) -> Answer {
         Ok(()) => respond::text(StatusCode::OK, (state.log_level)()),
         Err(problem) => respond::text(StatusCode::BAD_REQUEST, problem),
     }
+}
+
+fn leave(state: &State, _: &Request) -> Answer {
+    (state.leave)();
+    respond::text(StatusCode::ACCEPTED, "leaving")
 }
 
 fn drain(state: &State, _: &Request) -> Answer {

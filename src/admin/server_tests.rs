@@ -59,6 +59,7 @@ async fn the_front_page_names_every_page_and_an_unknown_path_shows_it() {
         "/config/problems",
         "/clusters",
         "/log",
+        "/leave",
         "/drain",
     ] {
         assert!(list.contains(path), "{path} is missing in\n{list}");
@@ -221,7 +222,11 @@ async fn a_rebound_name_can_neither_read_nor_drain() {
         ..State::empty()
     })
     .await;
-    for request in [post(address, "/drain"), get(address, "/config")] {
+    for request in [
+        post(address, "/leave"),
+        post(address, "/drain"),
+        get(address, "/config"),
+    ] {
         let (parts, _) = fetch(request.header("host", "evil.example:15000"), "").await;
         assert_eq!(parts.status, StatusCode::FORBIDDEN);
     }

@@ -18,6 +18,8 @@ pub struct State {
     pub clusters: Ask<Vec<ClusterView>>,
     /// The metrics as text: OpenMetrics when true, else the Prometheus format.
     pub metrics: Box<dyn Fn(bool) -> String + Send + Sync>,
+    /// Has peers stop sending to the application beside this process, and serves on; more than once does no harm.
+    pub leave: Ask<()>,
     /// Begins to drain; more than once does no harm.
     pub drain: Ask<()>,
     /// The log filter in force, such as `info,pillion::proxy=debug`.
@@ -37,6 +39,7 @@ impl State {
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),
             metrics: Box::new(|_| String::new()),
+            leave: Box::new(|| ()),
             drain: Box::new(|| ()),
             log_level: Box::new(String::new),
             set_log_level: Box::new(|_| Err("this process has no log filter to change".into())),

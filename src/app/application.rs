@@ -20,6 +20,7 @@ use crate::api::InstanceState;
 use crate::base::backoff::Backoff;
 use crate::base::listening::is_listening;
 use crate::model::{AppPort, AppProbe};
+use crate::telemetry::metrics::Registry;
 
 /// Between two probes of a port that is not reachable.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -53,6 +54,25 @@ impl Application {
             obstacles,
             _probes: probes,
         }
+    }
+
+    /// Whether each port can be reached, as a gauge.
+    pub fn register_metrics(&self, metrics: &Registry, apps: &[AppPort]) {
+        let obstacles = self.obstacles.clone();
+        let ports: Vec<(String, String)> = apps
+            .iter()
+            .map(|app| (app.service.to_string(), app.port.to_string()))
+            .collect();
+        metrics.collect(move |scrape| {
+            for ((service, port), obstacle) in ports.iter().zip(&*obstacles.borrow()) {
+                scrape.gauge(
+                    "pillion_app_reachable",
+                    "1 while the application beside this sidecar can be reached at the port that serves this port of the service.",
+                    &[("service", service), ("port", port)],
+                    f64::from(u8::from(obstacle.is_none())),
+                );
+            }
+        });
     }
 
     /// What keeps traffic from it, one line a port.
@@ -195,6 +215,7 @@ mod tests {
 
     use super::*;
     use crate::model::{AppHealth, Name};
+    use crate::telemetry::metrics::Format;
 
     fn app(address: SocketAddr, probe: AppProbe) -> AppPort {
         AppPort {
@@ -209,6 +230,13 @@ mod tests {
                 timeout: Duration::from_secs(5),
             },
         }
+    }
+
+    fn gauge(metrics: &Registry) -> String {
+        let text = metrics.encode(Format::Prometheus);
+        let sample = "pillion_app_reachable{service=\"default/cart\",port=\"80\"}";
+        let line = text.lines().find(|line| line.starts_with(sample));
+        line.expect("the gauge is there").to_owned()
     }
 
     /// A loopback address that nothing listens on.
@@ -235,7 +263,10 @@ mod tests {
     async fn it_is_reachable_once_it_listens_and_no_longer_when_it_does_not() {
         for probe in [AppProbe::Listening, AppProbe::Tcp] {
             let address = free();
-            let mut application = Application::follow(&[app(address, probe)]).await;
+            let apps = [app(address, probe)];
+            let mut application = Application::follow(&apps).await;
+            let metrics = Registry::default();
+            application.register_metrics(&metrics, &apps);
             assert_eq!(application.state(), InstanceState::Critical);
             let [reason] = &application.obstacles()()[..] else {
                 panic!("one port, one reason");
@@ -245,9 +276,11 @@ mod tests {
             application.changed().await;
             assert_eq!(application.state(), InstanceState::Passing);
             assert!(application.obstacles()().is_empty());
+            assert!(gauge(&metrics).ends_with(" 1"), "{}", gauge(&metrics));
             drop(listener);
             application.changed().await;
             assert_eq!(application.state(), InstanceState::Critical);
+            assert!(gauge(&metrics).ends_with(" 0"), "{}", gauge(&metrics));
         }
     }
 

@@ -12,5 +12,6 @@ mod main_process;
 pub mod proxy;
 pub mod registry;
 mod renewal;
+mod terms;
 mod view;
 pub mod webhook;

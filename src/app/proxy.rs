@@ -15,20 +15,18 @@ use tokio::time::Instant;
 use super::application::Application;
 use super::documents::{Documents, wire_problem};
 use super::main_process;
+use super::terms;
 use super::view;
 use crate::admin;
 use crate::api::ClientOptions;
 use crate::base::memory;
-use crate::config::bootstrap;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
-use crate::model::{Name, Sidecar, Snapshot};
+use crate::model::{AppPort, Snapshot};
 use crate::proxy::cluster::{Clusters, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
-use crate::proxy::http1::codec;
-use crate::proxy::settings::Settings;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
@@ -91,16 +89,16 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         None => None,
     };
     let plane = DataPlane::start(Start {
-        settings: settings(&bootstrap),
-        workers: workers(&bootstrap),
-        sidecar: sidecar(&bootstrap),
+        settings: terms::settings(&bootstrap),
+        workers: terms::workers(&bootstrap),
+        sidecar: terms::sidecar(&bootstrap),
         metrics: metrics.clone(),
         access_log: access_log.as_ref(),
     })?;
     let names = bootstrap
         .dns
         .as_ref()
-        .map(|dns| dns::start(dns.address, upstreams(dns), &metrics))
+        .map(|dns| dns::start(dns.address, terms::upstreams(dns), &metrics))
         .transpose()?;
     let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
     view::register_metrics(&metrics, plane.clusters().clone());
@@ -134,10 +132,10 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
             address: bootstrap.admin,
             error,
         })?;
-    process.register_metrics(&metrics);
+    process.register_metrics(&metrics, &bootstrap.apps);
     let state = process.admin_state(metrics, level);
     tokio::spawn(async move { match admin::serve(admin, Arc::new(state)).await {} });
-    tracing::info!(admin = %bootstrap.admin, workers = workers(&bootstrap), "Serving");
+    tracing::info!(admin = %bootstrap.admin, workers = terms::workers(&bootstrap), "Serving");
     process
         .serve(&bootstrap, &mut changes, &mut signals)
         .await?;
@@ -186,6 +184,7 @@ struct Status {
     not_listening: Mutex<Vec<String>>,
     /// Traffic is taken.
     is_open: AtomicBool,
+    leave: Notify,
     drain: Notify,
     revision: Gauge,
     rejected: Counter,
@@ -199,6 +198,7 @@ impl Status {
             refused: Mutex::new(false),
             not_listening: Mutex::default(),
             is_open: AtomicBool::default(),
+            leave: Notify::new(),
             drain: Notify::new(),
             revision: metrics.gauge(
                 "pillion_config_revision",
@@ -292,11 +292,11 @@ impl Process {
             ca: ca.clone(),
             ..ClientOptions::new(url)
         });
-        let name = sidecar_name(bootstrap);
+        let name = terms::sidecar_name(bootstrap);
         let mut settings = discovery::Settings::new(&name, options.collect());
-        settings.services = wanted_services(&registry.services, &bootstrap.namespace);
+        settings.services = terms::wanted_services(&registry.services, &bootstrap.namespace);
         settings.snapshot = bootstrap.snapshot.clone();
-        let advertise = advertised(bootstrap);
+        let advertise = terms::advertised(bootstrap);
         settings.registrations = discovery::registrations(&name, &advertise, &bootstrap.apps);
         for (_, registration) in &mut settings.registrations {
             registration.zone = bootstrap.zone.as_deref().map(str::to_owned);
@@ -335,8 +335,9 @@ impl Process {
         }
     }
 
-    /// How discovery stands, as gauges.
-    fn register_metrics(&self, metrics: &Registry) {
+    /// How discovery and the application stand, as gauges.
+    fn register_metrics(&self, metrics: &Registry, apps: &[AppPort]) {
+        self.application.register_metrics(metrics, apps);
         if let Some(discovery) = &self.discovery {
             discovery.register_metrics(metrics);
         }
@@ -344,7 +345,8 @@ impl Process {
 
     fn admin_state(&self, metrics: Arc<Registry>, level: log::Level) -> admin::State {
         let clusters: Arc<Clusters> = self.plane.clusters().clone();
-        let (config, problems, drain) = (
+        let (config, problems, leave, drain) = (
+            self.status.clone(),
             self.status.clone(),
             self.status.clone(),
             self.status.clone(),
@@ -374,6 +376,7 @@ impl Process {
                     crate::telemetry::metrics::Format::Prometheus
                 })
             }),
+            leave: Box::new(move || leave.leave.notify_one()),
             drain: Box::new(move || drain.drain.notify_one()),
             log_level: Box::new(move || current.current().unwrap_or_default()),
             set_log_level: Box::new(move |wanted| {
@@ -406,6 +409,10 @@ impl Process {
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 () = status.drain.notified() => return Ok(()),
+                () = status.leave.notified() => {
+                    tracing::info!("Deregistering; what still comes is served");
+                    self.discovery.iter().for_each(Discovery::retire);
+                }
                 () = &mut main_process => return Ok(()),
                 () = file_change(&mut watch) => self.reload_files(),
                 _ = signals.hangup.recv() => {
@@ -576,120 +583,6 @@ async fn resolve_names(clusters: Arc<Clusters>) {
         Ok(resolver) => resolve::run(clusters, resolver).await,
         Err(error) => tracing::error!(%error, "Host names of endpoints cannot be resolved"),
     }
-}
-
-fn settings(bootstrap: &SidecarBootstrap) -> Settings {
-    let limits = &bootstrap.limits;
-    Settings {
-        head_limits: codec::Limits {
-            head_bytes_max: limits.header_bytes_max,
-            fields_max: limits.headers_max as usize,
-            ..codec::Limits::DEFAULT
-        },
-        connect_timeout: limits.connect_timeout,
-        passthrough_connect_timeout: limits.passthrough_connect_timeout,
-        header_timeout: limits.header_timeout,
-        tls_handshake_timeout: limits.tls_handshake_timeout,
-        detection_timeout: limits.detection_timeout,
-        stream_idle_timeout: limits.stream_idle_timeout,
-        downstream_idle_timeout: limits.idle_timeout,
-        upstream_idle_timeout: limits.upstream_idle_timeout,
-        downstream_connections_max: limits.downstream_connections_max as usize,
-        trusted_networks: bootstrap.trusted_networks.clone(),
-        ..Settings::default()
-    }
-}
-
-fn upstreams(dns: &bootstrap::Dns) -> dns::Upstreams {
-    match &dns.upstreams[..] {
-        [] => dns::Upstreams::File(dns::RESOLV_CONF.into()),
-        fixed => dns::Upstreams::Fixed(fixed.to_vec()),
-    }
-}
-
-/// A sidecar shares its machine with the application it serves; a gateway has it to itself.
-fn workers(bootstrap: &SidecarBootstrap) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = if bootstrap.outbound.is_some() || bootstrap.inbound.is_some() {
-        cpus.min(2)
-    } else {
-        cpus
-    };
-    bootstrap.workers.unwrap_or(default)
-}
-
-fn sidecar(bootstrap: &SidecarBootstrap) -> Option<Sidecar> {
-    if bootstrap.outbound.is_none() && bootstrap.inbound.is_none() {
-        return None;
-    }
-    Some(Sidecar {
-        outbound: bootstrap.outbound.as_ref().map(|outbound| outbound.address),
-        inbound: bootstrap.inbound.as_ref().map(|inbound| inbound.address),
-        inbound_mode: bootstrap
-            .inbound
-            .as_ref()
-            .map(|inbound| inbound.mode)
-            .unwrap_or_default(),
-        intercept: bootstrap.intercept,
-        apps: bootstrap.apps.clone(),
-        zone: bootstrap.zone.clone(),
-        namespace: bootstrap.namespace.clone(),
-        passthrough: bootstrap
-            .outbound
-            .as_ref()
-            .is_none_or(|outbound| outbound.passthrough == bootstrap::Passthrough::Allow),
-    })
-}
-
-/// The same after a restart, and another on every host and for every admin address on one host.
-fn sidecar_name(bootstrap: &SidecarBootstrap) -> String {
-    if let Some(instance) = &bootstrap.instance {
-        return instance.to_string();
-    }
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_ascii_lowercase();
-    format!("{host}-{}", bootstrap.admin.port())
-}
-
-/// The host by which others reach this instance: as given, else the address of the first listener that is not a
-/// wildcard, else the one this machine would use to reach others.
-fn advertised(bootstrap: &SidecarBootstrap) -> String {
-    if let Some(advertise) = &bootstrap.advertise {
-        return advertise.to_string();
-    }
-    let listens = bootstrap.apps.iter().filter_map(|app| app.listen);
-    if let Some(listen) = listens
-        .into_iter()
-        .find(|listen| !listen.ip().is_unspecified())
-    {
-        return listen.ip().to_string();
-    }
-    own_address().map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string())
-}
-
-/// Connecting a UDP socket sends nothing; it only asks the kernel for a route.
-fn own_address() -> Option<std::net::IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    socket
-        .local_addr()
-        .ok()
-        .map(|address| address.ip())
-        .filter(|address| !address.is_unspecified())
-}
-
-/// None is all: also where a pattern asks for more than single services.
-fn wanted_services(patterns: &[String], namespace: &str) -> Option<Vec<Name>> {
-    if patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('*')) {
-        return None;
-    }
-    let name = |pattern: &String| match pattern.split_once('/') {
-        Some((namespace, name)) => Name::new(namespace, name),
-        None => Name::new(namespace, pattern),
-    };
-    Some(patterns.iter().map(name).collect())
 }
 
 /// Reads the bootstrap of a proxy.

@@ -14,9 +14,8 @@ use tokio_rustls::TlsStream;
 
 /// Connections that wait in the kernel for `accept`.
 pub const BACKLOG: i32 = 4096;
-/// Idle time before the first keep-alive probe, and between probes, of tunnels and long-lived streams.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// The kernel counts keep-alive times in whole seconds.
+const KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
 /// Ports of connections made in the name of another host.
 const BORROWED_PORTS: Range<u16> = 10_240..32_768;
 const BIND_ATTEMPTS_MAX: usize = 32;
@@ -48,6 +47,15 @@ impl Stream {
         if let Some(tcp) = self.tcp() {
             // Best effort: if the socket is gone already there is nobody to tell.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// From now on a peer may live and read nothing for as long as it likes: what ends the connection is that keep-alive probes get
+    /// no answer, or the kernel's own limit for bytes that are not acknowledged (some 15 minutes).
+    pub fn waits_for_its_reader(&self) {
+        if let Some(tcp) = self.tcp() {
+            // Best effort: if the socket is gone already there is nobody to wait for.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(None);
         }
     }
 }
@@ -153,13 +161,38 @@ pub fn means_no_ipv6(error: &io::Error) -> bool {
     )
 }
 
+/// After how long without an acknowledgement a peer counts as gone, with its host or the way to it.
+///
+/// Bytes that are under way count (`TCP_USER_TIMEOUT`, RFC 5482), and where there are none, keep-alive probes (RFC 9293, section 3.8.4)
+/// do: the first after half of the time, and three in the rest. The kernel also counts bytes that the peer has no room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Liveness(Duration);
+
+impl Liveness {
+    pub const fn new(limit: Duration) -> Self {
+        Self(limit)
+    }
+
+    fn set(self, socket: SockRef<'_>) -> io::Result<()> {
+        let keepalive = TcpKeepalive::new()
+            .with_time((self.0 / 2).max(KEEPALIVE_LEAST))
+            .with_interval((self.0 / 6).max(KEEPALIVE_LEAST));
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(self.0))
+    }
+}
+
 /// A socket that has its address, and that nobody can connect to yet.
 pub struct Bound(Socket);
 
 impl Bound {
     /// Several workers may share the address (`SO_REUSEPORT`); `[::]` takes IPv4 too.
-    pub fn new(address: SocketAddr, listening: Listening) -> io::Result<Bound> {
-        bind(address, listening).map(Bound)
+    pub fn new(address: SocketAddr, listening: Listening, liveness: Liveness) -> io::Result<Bound> {
+        let socket = bind(address, listening)?;
+        // Linux hands these on to accepted sockets, which saves five system calls a connection.
+        socket.set_tcp_nodelay(true)?;
+        liveness.set(SockRef::from(&socket))?;
+        Ok(Bound(socket))
     }
 
     pub fn listen(self) -> io::Result<std::net::TcpListener> {
@@ -178,9 +211,6 @@ fn bind(address: SocketAddr, listening: Listening) -> io::Result<Socket> {
     if listening.transparent {
         make_transparent(&socket, address.is_ipv6())?;
     }
-    // Linux hands these on to accepted sockets, which saves four system calls a connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -228,14 +258,8 @@ fn make_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// What a connected socket gets: no delay, and keep-alive probes so that dead peers are noticed.
-pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
+/// What a connected socket gets: no delay, and an end when its peer is gone.
+pub fn prepare(tcp: &TcpStream, liveness: Liveness) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive())
-}
-
-fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
+    liveness.set(SockRef::from(tcp))
 }

@@ -58,7 +58,7 @@ enum Action {
     Print(Print),
     /// Say whether these rules are in place, and whether they could be
     #[command(after_help = "Example:\n  pillion intercept check --output json\n\n\
-        Exit code 0 when rules of exactly these choices are in place, 1 otherwise.")]
+        Exit code 0 when rules of exactly these choices are in place, with the routes that --dns and --inbound-mode tproxy need; 1 otherwise.")]
     Check(Check),
 }
 
@@ -279,6 +279,10 @@ fn check(check: &Check) -> Result<ExitCode, String> {
     let state = intercept::state(wish).map_err(said)?;
     let in_place =
         matches!(&state, State::Applied { fingerprint, .. } if *fingerprint == rules.fingerprint());
+    let missing = match in_place {
+        true => intercept::missing_routes(&rules).map_err(said)?,
+        false => Vec::new(),
+    };
     // Rules that are in place were possible; asking the kernel again would prove nothing.
     let obstacle = match in_place {
         true => None,
@@ -288,6 +292,12 @@ fn check(check: &Check) -> Result<ExitCode, String> {
     match check.output {
         Output::Text => {
             println!("{explained}");
+            if !missing.is_empty() {
+                println!(
+                    "but routes are gone that they need, and what they redirect arrives nowhere: apply these rules again, or run\n  {}",
+                    missing.join("\n  ")
+                );
+            }
             if let Some(obstacle) = &obstacle {
                 println!("they could not be applied here: {obstacle}");
             }
@@ -295,14 +305,14 @@ fn check(check: &Check) -> Result<ExitCode, String> {
         Output::Json => println!(
             "{}",
             json!({
-                "state": word, "in_place": in_place, "backend": backend(&state), "connections": connections(&state), "obstacle": obstacle
+                "state": word, "in_place": in_place, "backend": backend(&state), "connections": connections(&state),
+                "missing_routes": missing, "obstacle": obstacle
             })
         ),
     }
-    Ok(if in_place {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match in_place && missing.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 

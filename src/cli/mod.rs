@@ -10,6 +10,7 @@ mod demo;
 mod health;
 mod inject;
 mod intercept;
+mod leave;
 mod proxy;
 mod registry;
 mod services;
@@ -50,6 +51,8 @@ enum Command {
     Inject(Box<inject::Arguments>),
     /// Redirect an application's traffic to its sidecar, or stop doing so
     Intercept(intercept::Arguments),
+    /// Have peers stop sending to a sidecar's application while it serves on
+    Leave(leave::Arguments),
     /// Run a sidecar or a gateway
     Proxy(proxy::Arguments),
     /// Run the control plane: instances, documents, watches
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Health(arguments) => health::run(&arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),
+        Command::Leave(arguments) => leave::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),

@@ -57,6 +57,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// HTTP exchanges in which no byte moves either way.
 pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Without an acknowledgement, of bytes or of keep-alive probes.
+pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const DOWNSTREAM_CONNECTIONS_MAX: u32 = 50_000;
 pub const HEADER_BYTES_MAX: u64 = 64 << 10;
 pub const HEADERS_MAX: u32 = 128;

@@ -23,6 +23,7 @@ pub mod snapshot;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,6 +57,8 @@ pub struct Discovery {
     shared: Arc<Shared>,
     announced: watch::Sender<Option<InstanceState>>,
     leaves: mpsc::Sender<Leave>,
+    /// Deregistering has begun, and nothing is registered any more.
+    is_retired: AtomicBool,
     sidecar: String,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -135,6 +138,7 @@ impl Discovery {
                 shared,
                 announced,
                 leaves,
+                is_retired: AtomicBool::new(false),
                 sidecar,
                 tasks,
             },
@@ -145,9 +149,21 @@ impl Discovery {
         ))
     }
 
-    /// Registers our instances in this state, or changes it. Call it when the listeners that peers will use are open.
+    /// Registers our instances in this state, or changes it. Call it when the listeners that peers will use are open. Without effect
+    /// once they have retired.
     pub fn announce(&self, state: InstanceState) {
-        self.announced.send_replace(Some(state));
+        if !self.is_retired.load(Ordering::Relaxed) {
+            self.announced.send_replace(Some(state));
+        }
+    }
+
+    /// Begins to deregister our instances for good, so that peers stop using us, and waits for nothing. What waits for the peers is
+    /// [`Discovery::leave`].
+    pub fn retire(&self) {
+        if !self.is_retired.swap(true, Ordering::Relaxed) {
+            self.announced.send_replace(None);
+            tokio::spawn(deregister(self.leaves.clone()));
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -170,7 +186,8 @@ impl Discovery {
     /// what the mesh promises). Keep serving meanwhile. Watching goes on.
     pub async fn leave(&self, timeout: Duration) -> Departure {
         // What is on its way to be registered counts as well.
-        if self.announced.send_replace(None).is_none() {
+        let was_announced = self.announced.send_replace(None).is_some();
+        if !self.is_retired.swap(false, Ordering::Relaxed) && !was_announced {
             return Departure::NothingRegistered;
         }
         let timeout = match self.status().connected {
@@ -178,26 +195,14 @@ impl Discovery {
             None => timeout.min(LEAVE_TIMEOUT_DISCONNECTED),
         };
         let deadline = Instant::now() + timeout;
-        let departure = match tokio::time::timeout_at(deadline, self.deregister()).await {
-            Ok(Some(left)) => self.acknowledged(left, deadline).await,
-            Ok(None) => Departure::NothingRegistered,
-            Err(_) => Departure::Untold,
-        };
+        let departure =
+            match tokio::time::timeout_at(deadline, deregister(self.leaves.clone())).await {
+                Ok(Some(left)) => self.acknowledged(left, deadline).await,
+                Ok(None) => Departure::NothingRegistered,
+                Err(_) => Departure::Untold,
+            };
         info!(?departure, "Left the registry");
         departure
-    }
-
-    /// Keeps on asking over as many connections as it takes.
-    async fn deregister(&self) -> Option<Left> {
-        loop {
-            let (reply, left) = oneshot::channel();
-            if self.leaves.send(Leave(reply)).await.is_err() {
-                return None;
-            }
-            if let Ok(left) = left.await {
-                return left;
-            }
-        }
     }
 
     async fn acknowledged(&self, left: Left, deadline: Instant) -> Departure {
@@ -228,6 +233,19 @@ impl Discovery {
     pub async fn stop(self) {
         if let Err(error) = self.shared.flush().await {
             warn!(error, "The last good snapshot could not be written");
+        }
+    }
+}
+
+/// Keeps on asking over as many connections as it takes.
+async fn deregister(leaves: mpsc::Sender<Leave>) -> Option<Left> {
+    loop {
+        let (reply, left) = oneshot::channel();
+        if leaves.send(Leave(reply)).await.is_err() {
+            return None;
+        }
+        if let Ok(left) = left.await {
+            return left;
         }
     }
 }

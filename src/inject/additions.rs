@@ -17,6 +17,8 @@ pub(super) const REGISTRY_VOLUME: &str = "pillion-registry";
 
 /// The user that the image runs as, whose traffic the rules leave alone.
 const PROXY_ID: u32 = 1337;
+/// Where the image has the binary.
+const PROGRAM: &str = "/pillion";
 const STATE_FOLDER: &str = "/var/lib/pillion";
 const REGISTRY_FOLDER: &str = "/run/secrets/pillion";
 /// Set from a label that newer Kubernetes copies from the node; empty where there is none.
@@ -47,6 +49,8 @@ pub struct Container {
     readiness_probe: Option<Probe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     liveness_probe: Option<Probe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifecycle: Option<Lifecycle>,
     resources: Resources,
     security_context: SecurityContext,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -98,6 +102,22 @@ struct Probe {
 struct HttpGet {
     path: &'static str,
     port: u16,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    pre_stop: Handler,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Handler {
+    exec: Exec,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Exec {
+    command: Vec<&'static str>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -189,6 +209,7 @@ fn intercept(settings: &Settings, wishes: &Wishes) -> Container {
         startup_probe: None,
         readiness_probe: None,
         liveness_probe: None,
+        lifecycle: None,
         resources: resources("10m", "16Mi", "64Mi"),
         security_context: security(0, vec!["NET_ADMIN"]),
         volume_mounts: Vec::new(),
@@ -251,6 +272,14 @@ fn sidecar(settings: &Settings, wishes: &Wishes) -> Container {
         startup_probe: probe("/started", 1, 120),
         readiness_probe: probe("/ready", 5, 3),
         liveness_probe: probe("/live", 10, 3),
+        // Run when the pod's end begins; the signal comes only after the application has ended.
+        lifecycle: native.then(|| Lifecycle {
+            pre_stop: Handler {
+                exec: Exec {
+                    command: vec![PROGRAM, "leave"],
+                },
+            },
+        }),
         resources: resources(
             &settings.cpu_request,
             &settings.memory_request,

@@ -67,6 +67,9 @@ fn a_native_sidecar_stands_before_all_other_init_containers() {
         ["pillion-intercept", "pillion-sidecar", "migrate"]
     );
     assert_eq!(init[1]["restartPolicy"], "Always");
+    // The signal comes to it only when the application has ended.
+    let leave = json!({"preStop": {"exec": {"command": ["/pillion", "leave"]}}});
+    assert_eq!(init[1]["lifecycle"], leave);
     assert_eq!(
         init[0]["securityContext"]["capabilities"],
         json!({"add": ["NET_ADMIN"], "drop": ["ALL"]})
@@ -95,7 +98,7 @@ fn a_native_sidecar_stands_before_all_other_init_containers() {
 }
 
 #[test]
-fn a_plain_sidecar_has_neither_a_restart_policy_nor_probes() {
+fn a_plain_sidecar_has_neither_a_restart_policy_nor_probes_nor_hooks() {
     let template = template(&injected(APP, Style::Plain));
     assert_eq!(
         names(&template["spec"]["initContainers"]),
@@ -106,7 +109,9 @@ fn a_plain_sidecar_has_neither_a_restart_policy_nor_probes() {
         ["shop", "pillion-sidecar"]
     );
     let sidecar = &template["spec"]["containers"][1];
-    assert!(sidecar.get("restartPolicy").is_none() && sidecar.get("readinessProbe").is_none());
+    for key in ["restartPolicy", "readinessProbe", "lifecycle"] {
+        assert!(sidecar.get(key).is_none(), "{key}");
+    }
 }
 
 #[test]

@@ -99,6 +99,19 @@ pub fn rehearse(rules: &Rules, wish: Option<Backend>) -> Result<(), InterceptErr
     backend.rehearse(rules)
 }
 
+/// What these rules need of routes and is not there, as the commands that would add it: somebody took it away, since `apply` leaves
+/// either all or nothing.
+pub fn missing_routes(rules: &Rules) -> Result<Vec<String>, InterceptError> {
+    let mut missing = match rules.is_tproxy() {
+        true => routes::missing()?,
+        false => Vec::new(),
+    };
+    if rules.dns().is_some() && !virtual_route::is_there().map_err(of_route)? {
+        missing.push(virtual_route::command());
+    }
+    Ok(missing)
+}
+
 /// What is in place now.
 pub fn state(wish: Option<Backend>) -> Result<State, InterceptError> {
     Ok(match found(wish)? {

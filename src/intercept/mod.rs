@@ -21,7 +21,9 @@ mod rules;
 mod steps;
 mod virtual_route;
 
-pub use backend::{Backend, Removal, State, apply, rehearse, remove, render, state};
+pub use backend::{
+    Backend, Removal, State, apply, missing_routes, rehearse, remove, render, state,
+};
 pub use error::InterceptError;
 pub use original::{OriginalDst, kept_dst, original_dst};
 pub use ranges::{Interface, PortRange, RangeError};

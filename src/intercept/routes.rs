@@ -44,6 +44,24 @@ pub fn rehearse() -> Result<(), InterceptError> {
     Ok(())
 }
 
+/// The commands that would set what is not there of ours.
+pub fn missing() -> Result<Vec<String>, InterceptError> {
+    let mut missing = Vec::new();
+    for family in families() {
+        let present = Present::of(family)?;
+        if !present.rule {
+            let words = rule_words().join(" ");
+            missing.push(format!("ip {family} rule add fwmark {words}"));
+        }
+        if present.route != Route::Ours {
+            missing.push(format!(
+                "ip {family} route add local default dev lo table {ROUTE_TABLE}"
+            ));
+        }
+    }
+    Ok(missing)
+}
+
 /// Takes our routes away; false where there were none. Without the program nobody has set any.
 pub fn remove() -> Result<bool, InterceptError> {
     let mut was_there = false;

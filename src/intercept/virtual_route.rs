@@ -4,6 +4,7 @@
 //! protocol and metric: a route to the same network that is somebody else's stays, and ours is removed whoever added it.
 
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -20,6 +21,24 @@ pub fn command() -> String {
     format!(
         "ip route add {VIRTUAL_NETWORK}/{VIRTUAL_PREFIX} dev lo scope link proto {MARK} metric {MARK}"
     )
+}
+
+/// Whether it is there, by what the kernel lists in `/proc`.
+pub fn is_there() -> io::Result<bool> {
+    let listed = std::fs::read_to_string("/proc/net/route")?;
+    Ok(listed.lines().any(is_ours))
+}
+
+/// `Iface Destination Gateway Flags RefCnt Use Metric Mask ...`, with addresses as numbers of the machine's byte order.
+fn is_ours(line: &str) -> bool {
+    let written = |address: Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(address.octets()));
+    let mask = Ipv4Addr::from(u32::MAX << (32 - u32::from(VIRTUAL_PREFIX)));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.len() > 7
+        && words[0] == "lo"
+        && words[1] == written(VIRTUAL_NETWORK)
+        && words[6] == MARK.to_string()
+        && words[7] == written(mask)
 }
 
 /// Adds it; false where it was there already.

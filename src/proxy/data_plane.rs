@@ -302,7 +302,7 @@ impl DataPlane {
         let sockets: io::Result<Vec<Bound>> = self
             .workers
             .iter()
-            .map(|_| Bound::new(address, listening))
+            .map(|_| Bound::new(address, listening, self.settings.liveness))
             .collect();
         let sockets = sockets.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied if listening.transparent => {
@@ -375,6 +375,7 @@ impl DataPlane {
                 .series(&format!("{label} (inbound)"));
             AppDestination {
                 port: app.port,
+                app_port: app.app.port(),
                 listen: app.listen,
                 destination: Arc::new(destination),
                 path: PathNormalization::default(),

@@ -121,8 +121,10 @@ pub struct App {
 
 #[derive(Clone)]
 pub struct AppDestination {
-    /// The port that intercepted connections were made to.
+    /// The service's.
     pub port: u16,
+    /// The application's own, which is what intercepted connections were made to.
+    pub app_port: u16,
     /// The sidecar's own listener for it, without interception.
     pub listen: Option<SocketAddr>,
     pub destination: Arc<Destination>,

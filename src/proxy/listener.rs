@@ -19,12 +19,15 @@ use super::cluster::Outcome;
 use super::destination::Destination;
 use super::detect::{Detected, detect};
 use super::entry::{Entry, Role, Routing};
+use super::failure::Failure;
+use super::http::exchange::Exchange;
 use super::http::head::RequestHead;
-use super::http::{plan, tunnel};
+use super::http::plan;
+use super::http::tunnel::{self, Tunnel};
 use super::http1::conn::Conn;
 use super::session::Session;
 use super::worker::{Admitted, Worker};
-use super::{http1, http2, tcp};
+use super::{http1, http2};
 use crate::base::buffer::Buffer;
 use crate::base::net::{BACKLOG, Stream};
 use crate::base::timer::Timer;
@@ -274,11 +277,7 @@ impl Quiet {
 /// A sidecar's connection: anything the application speaks.
 async fn sniffed(session: Session, tcp: TcpStream) {
     if is_declared_opaque(&session) {
-        let Some((destination, requests)) = opaque_destination(&session) else {
-            return;
-        };
-        let stream = Stream::Tcp(tcp);
-        return opaque(&session, stream, Buffer::default(), &destination, &requests).await;
+        return opaque_or_refused(&session, Stream::Tcp(tcp), Buffer::default()).await;
     }
     let mut conn = Conn::new(Stream::Tcp(tcp));
     match detect_beside_server(&session, &mut conn).await {
@@ -288,16 +287,13 @@ async fn sniffed(session: Session, tcp: TcpStream) {
             Box::pin(http2::server::serve(session, stream, before)).await;
         }
         Sniffed::Protocol(Detected::Tls | Detected::Opaque) => {
-            let Some((destination, requests)) = opaque_destination(&session) else {
-                return;
-            };
             let (stream, before) = conn.into_parts();
-            opaque(&session, stream, before, &destination, &requests).await;
+            opaque_or_refused(&session, stream, before).await;
         }
         Sniffed::Protocol(Detected::Undecided) => {}
         Sniffed::ServerFirst(server) => {
             let (stream, before) = conn.into_parts();
-            tcp::carry(stream, before, *server, Buffer::default()).await;
+            server.run(&session, stream, before).await;
         }
     }
 }
@@ -305,7 +301,7 @@ async fn sniffed(session: Session, tcp: TcpStream) {
 enum Sniffed {
     Protocol(Detected),
     /// The server spoke before the client did, on this connection to it.
-    ServerFirst(Box<Stream>),
+    ServerFirst(Box<Tunnel>),
 }
 
 /// Reads the client's first bytes; while it is silent, the server is asked whether it speaks first.
@@ -341,8 +337,8 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
             && let Poll::Ready(found) = server.as_mut().poll(cx)
         {
             server_done = true;
-            if let Some(stream) = found {
-                return Poll::Ready(Sniffed::ServerFirst(Box::new(stream)));
+            if let Some(tunnel) = found {
+                return Poll::Ready(Sniffed::ServerFirst(Box::new(tunnel)));
             }
         }
         if session.original_dst.is_some() {
@@ -358,19 +354,23 @@ async fn detect_beside_server(session: &Session, conn: &mut Conn) -> Sniffed {
 }
 
 /// Connects to the original destination and waits for it to speak.
-async fn server_first(session: &Session, started: Instant) -> Option<Stream> {
+async fn server_first(session: &Session, started: Instant) -> Option<Tunnel> {
     tokio::time::sleep_until(started + SERVER_FIRST_AFTER).await;
-    let (destination, _) = opaque_destination(session)?;
-    let mut exchange = session.begin();
-    let (stream, _permit, lease) = tunnel::open(session, &destination, &mut exchange)
-        .await
-        .ok()?;
+    let (destination, requests) = opaque_destination(session)?.ok()?;
+    let mut exchange = begin_opaque(session, &destination, &requests);
+    let opened = tunnel::open(session, &destination, &mut exchange).await;
+    let (stream, permit, lease) = opened.ok()?;
     let spoke = match &stream {
         Stream::Tcp(tcp) => tcp.readable().await.is_ok(),
         _ => false,
     };
-    lease.settle(Outcome::Success, started.elapsed(), Instant::now());
-    spoke.then_some(stream)
+    if !spoke {
+        lease.settle(Outcome::Success, started.elapsed(), Instant::now());
+        return None;
+    }
+    let mut tunnel = Tunnel::new(stream, Buffer::default(), Some(permit), lease);
+    tunnel.record = Some((exchange, RequestHead::default()));
+    Some(tunnel)
 }
 
 /// Whether the connection is for a service whose bytes are not looked at.
@@ -382,8 +382,8 @@ fn is_declared_opaque(session: &Session) -> bool {
     }
 }
 
-/// Where bytes that are not HTTP go.
-fn opaque_destination(session: &Session) -> Option<(Arc<Destination>, Arc<RequestSeries>)> {
+/// Where bytes that are not HTTP go, or why they go nowhere; None where nothing says so.
+fn opaque_destination(session: &Session) -> Option<Result<by_address::Found, Failure>> {
     let routing = session.entry.routing.load_full();
     let passthrough = |address| {
         session
@@ -393,23 +393,54 @@ fn opaque_destination(session: &Session) -> Option<(Arc<Destination>, Arc<Reques
     };
     match &*routing {
         Routing::App(app) => match plan::app_destination(session, app) {
-            Some(found) => Some((found.destination.clone(), found.requests.clone())),
-            None => Some((
-                passthrough(session.original_dst?),
-                app.requests.unrouted().clone(),
-            )),
+            Some(found) => Some(Ok((found.destination.clone(), found.requests.clone()))),
+            None => {
+                let destination = passthrough(session.original_dst?);
+                Some(Ok((destination, app.requests.unrouted().clone())))
+            }
         },
-        Routing::Mesh(mesh) => {
-            let address = session.original_dst?;
-            let found = by_address::opaque(session, mesh, address);
-            found
-                .inspect_err(
-                    |_| tracing::debug!(%address, "Connection to an address of nobody refused"),
-                )
-                .ok()
-        }
+        Routing::Mesh(mesh) => Some(by_address::opaque(session, mesh, session.original_dst?)),
         _ => None,
     }
+}
+
+/// Carries bytes to where they were going, if that is anywhere.
+async fn opaque_or_refused(session: &Session, stream: Stream, before: Buffer) {
+    match opaque_destination(session) {
+        Some(Ok((destination, requests))) => {
+            opaque(session, stream, before, &destination, &requests).await;
+        }
+        Some(Err(failure)) => {
+            let mut exchange = session.begin();
+            exchange.endpoint = session.original_dst;
+            exchange.series = match &*session.entry.routing.load_full() {
+                Routing::Mesh(mesh) => Some(mesh.requests.unrouted().clone()),
+                _ => None,
+            };
+            refuse_opaque(session, &stream, exchange, &failure);
+        }
+        None => {}
+    }
+}
+
+fn begin_opaque(
+    session: &Session,
+    destination: &Destination,
+    requests: &Arc<RequestSeries>,
+) -> Exchange {
+    let mut exchange = session.begin();
+    exchange.series = Some(requests.clone());
+    exchange.service = Some(destination.label.clone());
+    exchange
+}
+
+/// Bytes get no answer but a reset; the record says why.
+fn refuse_opaque(session: &Session, stream: &Stream, mut exchange: Exchange, failure: &Failure) {
+    let answer = failure.answer();
+    exchange.flag(answer.flag);
+    exchange.details = answer.message;
+    stream.reset_on_close();
+    session.finish(&exchange, &RequestHead::default());
 }
 
 /// Carries bytes to a destination, and leaves a record of it.
@@ -420,21 +451,13 @@ async fn opaque(
     destination: &Destination,
     requests: &Arc<RequestSeries>,
 ) {
-    let mut exchange = session.begin();
-    exchange.series = Some(requests.clone());
-    exchange.service = Some(destination.label.clone());
+    let mut exchange = begin_opaque(session, destination, requests);
     match tunnel::open(session, destination, &mut exchange).await {
         Ok((server, permit, lease)) => {
-            let mut tunnel = tunnel::Tunnel::new(server, Buffer::default(), Some(permit), lease);
+            let mut tunnel = Tunnel::new(server, Buffer::default(), Some(permit), lease);
             tunnel.record = Some((exchange, RequestHead::default()));
             tunnel.run(session, stream, before).await;
         }
-        Err(failure) => {
-            let answer = failure.answer();
-            exchange.flag(answer.flag);
-            exchange.details = answer.message;
-            stream.reset_on_close();
-            session.finish(&exchange, &RequestHead::default());
-        }
+        Err(failure) => refuse_opaque(session, &stream, exchange, &failure),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::http1::codec::Limits;
 use crate::base::cidr::Cidr;
+use crate::base::net::Liveness;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -24,6 +25,8 @@ pub struct Settings {
     pub downstream_idle_timeout: Duration,
     /// An idle upstream connection is retired at the latest after this; sooner where the upstream is known to close sooner.
     pub upstream_idle_timeout: Duration,
+    /// When a peer counts as gone that acknowledges nothing. Tunnels are only probed for it, since a reader may pause for long.
+    pub liveness: Liveness,
     /// A request body is kept for a replay up to this many bytes.
     pub replay_bytes_max: usize,
     /// Idle upstream connections kept for an endpoint, in each worker.
@@ -50,6 +53,7 @@ impl Default for Settings {
             stream_idle_timeout: Duration::from_secs(300),
             downstream_idle_timeout: Duration::from_secs(600),
             upstream_idle_timeout: Duration::from_secs(30),
+            liveness: Liveness::new(Duration::from_secs(60)),
             replay_bytes_max: 64 * 1024,
             idle_per_endpoint_max: 256,
             downstream_connections_max: 100_000,

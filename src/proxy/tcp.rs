@@ -27,6 +27,20 @@ pub struct Carried {
     pub up: u64,
     /// To the client.
     pub down: u64,
+    /// Whose connection broke before both had closed.
+    pub broken: Option<Side>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// Which end of one direction broke.
+enum Broken {
+    Reader,
+    Writer,
 }
 
 /// Carries bytes until both sides have closed, or one breaks; then both are closed, a broken one by a reset.
@@ -39,9 +53,11 @@ pub async fn carry(
 ) -> Carried {
     let mut up = Direction::new(client_read);
     let mut down = Direction::new(server_read);
-    let ended = poll_fn(|cx| -> Poll<io::Result<()>> {
-        let sent = up.poll(cx, &mut client, &mut server)?;
-        let answered = down.poll(cx, &mut server, &mut client)?;
+    let ended = poll_fn(|cx| -> Poll<Result<(), Side>> {
+        let sent = up.poll(cx, &mut client, &mut server);
+        let sent = sent.map_err(|broken| broken.of(Side::Client, Side::Server))?;
+        let answered = down.poll(cx, &mut server, &mut client);
+        let answered = answered.map_err(|broken| broken.of(Side::Server, Side::Client))?;
         if sent.is_ready() && answered.is_ready() {
             Poll::Ready(Ok(()))
         } else {
@@ -56,6 +72,16 @@ pub async fn carry(
     Carried {
         up: up.carried,
         down: down.carried,
+        broken: ended.err(),
+    }
+}
+
+impl Broken {
+    fn of(self, reader: Side, writer: Side) -> Side {
+        match self {
+            Broken::Reader => reader,
+            Broken::Writer => writer,
+        }
     }
 }
 
@@ -96,17 +122,22 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
         loop {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Closing => {
-                    ready!(self.poll_drain(cx, to))?;
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).or_else(already_closed)?;
+                    ready!(self.poll_close(cx, to)).map_err(|_| Broken::Writer)?;
                     self.state = State::Done;
                 }
                 State::Carrying => {
-                    if ready!(self.poll_carry(cx, from, to))? == 0 {
+                    ready!(self.poll_drain(cx, to)).map_err(|_| Broken::Writer)?;
+                    let Poll::Ready(read) = self.poll_read(cx, from, to) else {
+                        // A TLS stream may hold encrypted bytes back.
+                        let _ = Pin::new(to).poll_flush(cx).map_err(|_| Broken::Writer)?;
+                        return Poll::Pending;
+                    };
+                    if read.map_err(|_| Broken::Reader)? == 0 {
                         self.state = State::Closing;
                     }
                 }
@@ -114,15 +145,20 @@ impl Direction {
         }
     }
 
-    /// Writes what is held, then reads once. 0 at the end of what comes.
-    fn poll_carry(
+    fn poll_close(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx, to))?;
+        let closed = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+        Poll::Ready(closed.or_else(already_closed))
+    }
+
+    /// Reads once. 0 at the end of what comes.
+    fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Stream,
-        to: &mut Stream,
+        to: &Stream,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx, to))?;
-        if let (Stream::Tcp(tcp), Stream::Tcp(_)) = (&*from, &*to)
+        if let (Stream::Tcp(tcp), Stream::Tcp(_)) = (&*from, to)
             && self.carried > SPLICE_AFTER
         {
             return self.poll_splice_in(cx, tcp);
@@ -133,8 +169,6 @@ impl Direction {
         match Pin::new(&mut *from).poll_read(cx, &mut read) {
             Poll::Pending => {
                 self.buffer.rest();
-                // A TLS stream may hold encrypted bytes back.
-                let _ = Pin::new(to).poll_flush(cx)?;
                 Poll::Pending
             }
             Poll::Ready(result) => {
@@ -299,8 +333,32 @@ mod tests {
             carried,
             Carried {
                 up: 3_000_006,
-                down: 29
+                down: 29,
+                broken: None,
             }
         );
+    }
+
+    #[tokio::test]
+    async fn whose_connection_broke_is_told_and_the_other_one_is_reset() {
+        for broken in [Side::Client, Side::Server] {
+            let (client, client_side) = pair().await;
+            let (server, server_side) = pair().await;
+            let carrying = tokio::spawn(carry(
+                Stream::Tcp(client_side),
+                Buffer::default(),
+                Stream::Tcp(server_side),
+                Buffer::default(),
+            ));
+            let (breaking, mut other) = match broken {
+                Side::Client => (client, server),
+                Side::Server => (server, client),
+            };
+            Stream::Tcp(breaking).reset_on_close();
+            let heard = other.read(&mut [0]).await.expect_err("a reset");
+            assert_eq!(heard.kind(), io::ErrorKind::ConnectionReset);
+            let carried = carrying.await.expect("carry");
+            assert_eq!(carried.broken, Some(broken));
+        }
     }
 }

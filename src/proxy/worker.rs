@@ -136,8 +136,8 @@ impl Worker {
         access_log: Option<access_log::Writer>,
     ) -> Self {
         Self {
+            pool: Rc::new(Pool::new(settings.liveness)),
             settings,
-            pool: Rc::default(),
             passthrough: Passthrough::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             own_addresses: RefCell::default(),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::machine::ready;
 use crate::namespace::{Host, Pair, SERVER};
 use crate::process::{HANG, run, succeed};
@@ -186,14 +188,47 @@ fn a_protocol_in_which_the_server_speaks_first_passes_both_sidecars_with_its_hal
     greeter(&pair.server, 2525);
     // Only the greeter listens, at a port of no service.
     let shop = "apps: [{service: shop, port: 8080, health: none}]";
-    let _shop = Sidecar::start(&pair.server, shop, &mesh());
-    let _caller = Sidecar::start(&pair.client, CALLER, &mesh());
+    let shop = Sidecar::start(&pair.server, shop, &mesh());
+    let caller = Sidecar::start(&pair.client, CALLER, &mesh());
     pair.server.apply_rules("");
     pair.client.apply_rules("");
     for address in SERVER {
         let (banner, ending) = pair.client.inside(|| talk(address, 2525)).unwrap();
         assert_eq!(banner, "220 shop.example ready\n");
         assert_eq!(ending, "250 heard 100000 bytes\n");
+        let endpoint = SocketAddr::new(address, 2525).to_string();
+        for (sidecar, listener) in [(&caller, "outbound"), (&shop, "inbound")] {
+            let line = sidecar.line_with("endpoint", |text| text == endpoint);
+            assert_eq!(line["protocol"], "TCP", "{line}");
+            assert_eq!(line["listener"], listener, "{line}");
+            assert_eq!(line["service"], "passthrough", "{line}");
+            assert_eq!(line["bytes_in"], 100_000, "{line}");
+            assert_eq!(line["bytes_out"], banner.len() + ending.len(), "{line}");
+            assert_eq!(line["flags"], Value::Null, "{line}");
+        }
+    }
+    for sidecar in [caller, shop] {
+        assert_eq!(sidecar.log().len(), SERVER.len(), "one line a connection");
+    }
+}
+
+#[test]
+fn a_port_of_a_service_that_its_application_serves_at_another_is_known_by_either() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let pair = Pair::new();
+    let _server = FileServer::start(&pair.server, 8080);
+    let shop = "apps: [{service: shop, port: 80, app: 8080}]";
+    let shop = Sidecar::start(&pair.server, shop, &mesh());
+    pair.server.apply_rules("");
+    for port in [8080, 80] {
+        let path = format!("/page.txt?{port}");
+        let url = format!("http://{}{path}", SocketAddr::new(SERVER[0], port));
+        assert_eq!(answered(&pair.client, &[&url]), format!("{PAGE}\n200"));
+        let line = shop.line_of(&path);
+        assert_eq!(line["service"], "default/shop", "{line}");
+        assert_eq!(line["endpoint"], "127.0.0.1:8080", "{line}");
     }
 }
 

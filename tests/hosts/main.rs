@@ -17,6 +17,7 @@ mod sidecar;
 mod tproxy;
 mod units;
 mod upstream;
+mod vanished;
 
 use std::io::Write;
 

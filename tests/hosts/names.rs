@@ -156,6 +156,12 @@ fn bytes_go_to_the_service_that_was_dialled_by_name_and_to_nobody_at_other_ports
             Err(io::ErrorKind::WouldBlock)
         );
     }
+    // A service's line has no such port, and an address of nobody no service.
+    eventually("a line for each that was refused", || {
+        let lines = caller.log().into_iter();
+        let refused = lines.filter(|line| line["protocol"] == "TCP" && line["flags"] == "NR");
+        (refused.count() == 3).then_some(())
+    });
     let refused = run(curl(&pair.client).arg("http://240.1.2.3/"));
     assert!(refused.stdout.ends_with("\n502"), "{}", refused.stdout);
 }

@@ -394,6 +394,36 @@ fn applying_and_removing_leaves_the_rules_of_others_and_no_trace() {
 }
 
 #[test]
+fn a_route_that_somebody_takes_away_is_missed_and_applying_again_brings_it_back() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let lost = [
+        ("-4 rule del fwmark 0x539", "ip -4 rule add fwmark 0x539"),
+        ("-6 rule del fwmark 0x539", "ip -6 rule add fwmark 0x539"),
+        ("-4 route flush table 133", "ip -4 route add local default"),
+        ("-6 route flush table 133", "ip -6 route add local default"),
+        ("route del 240.0.0.0/8", "ip route add 240.0.0.0/8"),
+    ];
+    for backend in BACKENDS {
+        let pair = Pair::new();
+        let host = &pair.client;
+        let words = format!("--dns --inbound-mode tproxy {backend}");
+        host.apply_rules(&words);
+        let check = || host.intercept(&format!("check {words}"));
+        assert_eq!(check().code, Some(0), "{}", check().stdout);
+        for (removal, remedy) in lost {
+            host.ip(removal);
+            let checked = check();
+            assert_eq!(checked.code, Some(1), "{removal}");
+            assert!(checked.stdout.contains(remedy), "{}", checked.stdout);
+            host.apply_rules(&words);
+            assert_eq!(check().code, Some(0), "{removal}: {}", check().stdout);
+        }
+    }
+}
+
+#[test]
 fn many_rounds_of_applying_and_removing_leave_nothing_behind() {
     if !ready(&NEEDS) {
         return;

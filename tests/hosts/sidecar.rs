@@ -92,6 +92,13 @@ impl Sidecar {
         });
     }
 
+    /// Changes its mesh documents, which it notices.
+    pub fn rewrite_mesh(&self, documents: &str) {
+        let written = self.path("mesh.yaml.new");
+        fs::write(&written, documents).unwrap();
+        fs::rename(written, self.path("mesh.yaml")).unwrap();
+    }
+
     /// Everything it has printed.
     pub fn said(&self) -> String {
         fs::read_to_string(self.path("output")).unwrap_or_default()

@@ -1,3 +1,5 @@
+use tokio::process::Command;
+
 use crate::failover::gateway_to_addresses;
 use crate::harness::{Client, Load, Mesh, Service, Target, eventually};
 
@@ -22,6 +24,41 @@ async fn a_terminated_sidecar_leaves_without_failing_a_request() {
     load.asks(500).await;
     assert_eq!(load.answers_of("a"), before, "it has left");
     load.stop().await.expect_no_failure();
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_told_to_leave_serves_on_while_nobody_sends_to_it_any_more() {
+    let mesh = Mesh::new();
+    let registry = mesh.registry().await;
+    let (a, b) = (Service::start("a").await, Service::start("b").await);
+    let mut leaving = mesh.sidecar("shop-a", "shop", &a, registry.address).await;
+    let _staying = mesh.sidecar("shop-b", "shop", &b, registry.address).await;
+    let caller = mesh.caller("caller", registry.address).await;
+    caller.reaches("shop", &["a", "b"]).await;
+    let load = Load::start(&caller.target("shop"), "/", 4);
+    load.asks(200).await;
+    let mut leave = Command::new(env!("CARGO_BIN_EXE_pillion"));
+    let told = leave.args(["leave", "--admin", &leaving.admin.to_string()]);
+    let told = told.output().await.expect("pillion runs");
+    assert!(told.status.success(), "{told:?}");
+    eventually("only b is known", async || {
+        let page = caller.admin("/clusters?format=json").await.ok()?;
+        let is_known = |instance| page.body.contains(instance);
+        (!is_known("default.shop-a") && is_known("default.shop-b")).then_some(())
+    })
+    .await;
+    load.asks(50).await;
+    let before = load.answers_of("a");
+    load.asks(200).await;
+    assert_eq!(load.answers_of("a"), before, "it has left");
+    load.stop().await.expect_no_failure();
+    // Whoever does not follow the registry is served, and so is the application.
+    let answer = Client::new(leaving.target("shop")).get("/").await;
+    assert_eq!(answer.expect("it carries traffic").body, "b");
+    leaving.process.expect_running();
+    leaving.process.terminate();
+    let status = leaving.process.exit_status().await;
+    assert!(status.success(), "{status}: {}", leaving.process.output());
 }
 
 #[tokio::test]

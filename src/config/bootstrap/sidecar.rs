@@ -123,6 +123,8 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// An HTTP exchange in which no byte moves.
     pub stream_idle_timeout: Duration,
+    /// A peer that acknowledges nothing for so long is gone, with its host or the way to it: 1 s to 1 h.
+    pub dead_peer_timeout: Duration,
     pub downstream_connections_max: u32,
     /// Bytes of a request's or response's head.
     pub header_bytes_max: usize,
@@ -150,6 +152,7 @@ impl Default for Limits {
             idle_timeout: defaults::IDLE_TIMEOUT,
             upstream_idle_timeout: defaults::UPSTREAM_IDLE_TIMEOUT,
             stream_idle_timeout: defaults::STREAM_IDLE_TIMEOUT,
+            dead_peer_timeout: defaults::DEAD_PEER_TIMEOUT,
             downstream_connections_max: defaults::DOWNSTREAM_CONNECTIONS_MAX,
             header_bytes_max: defaults::HEADER_BYTES_MAX as usize,
             headers_max: defaults::HEADERS_MAX,
@@ -454,15 +457,27 @@ fn limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {
         stream_idle_timeout: time("stream_idle_timeout", defaults.stream_idle_timeout),
         ..defaults
     };
+    let dead_peer = fields.optional("dead_peer_timeout", dead_peer_timeout);
     let connections = fields.optional("downstream_connections_max", |c| c.number(1..=10_000_000));
     let bytes = fields.optional("header_bytes_max", header_bytes);
     let headers = fields.optional("headers_max", |cursor| cursor.number(16..=4096));
     Some(Limits {
+        dead_peer_timeout: dead_peer.unwrap_or(times.dead_peer_timeout),
         downstream_connections_max: connections.unwrap_or(times.downstream_connections_max),
         header_bytes_max: bytes.unwrap_or(times.header_bytes_max),
         headers_max: headers.unwrap_or(times.headers_max),
         ..times
     })
+}
+
+fn dead_peer_timeout(cursor: Cursor<'_>) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(3600);
+    let duration = cursor.duration()?;
+    match (LEAST..=MOST).contains(&duration) {
+        true => Some(duration),
+        false => cursor.error("out of range", "write 1s to 1h"),
+    }
 }
 
 fn header_bytes(cursor: Cursor<'_>) -> Option<usize> {

@@ -265,7 +265,11 @@ fn by_port<'a>(
 /// The application's port that an inbound connection is for.
 pub fn app_destination<'a>(session: &Session, app: &'a App) -> Option<&'a AppDestination> {
     if let Some(original) = session.original_dst {
-        return app.ports.iter().find(|port| port.port == original.port());
+        // Peers dial the port that is registered, which is the application's own; whoever goes by the service's port means it too.
+        let dialled = original.port();
+        let mut ports = app.ports.iter();
+        let own = ports.clone().find(|port| port.app_port == dialled);
+        return own.or_else(|| ports.find(|port| port.port == dialled));
     }
     let listens = |port: &&AppDestination| port.listen == Some(session.entry.address);
     app.ports.iter().find(listens).or_else(|| {

@@ -18,7 +18,8 @@ use crate::proxy::destination::Destination;
 use crate::proxy::entry::Routing;
 use crate::proxy::failure::Failure;
 use crate::proxy::session::Session;
-use crate::proxy::tcp;
+use crate::proxy::tcp::{self, Side};
+use crate::telemetry::flags::Flag;
 
 /// An upstream connection that carries whatever the client sends.
 pub struct Tunnel {
@@ -55,6 +56,8 @@ impl Tunnel {
             lease,
             record,
         } = self;
+        client.waits_for_its_reader();
+        stream.waits_for_its_reader();
         let began = Instant::now();
         let carried = tcp::carry(client, before, stream, answered).await;
         lease.settle(Outcome::Success, began.elapsed(), Instant::now());
@@ -62,6 +65,11 @@ impl Tunnel {
         if let Some((mut exchange, request)) = record {
             exchange.bytes_in += carried.up;
             exchange.bytes_out += carried.down;
+            match carried.broken {
+                Some(Side::Client) => exchange.flag(Flag::DownstreamTermination),
+                Some(Side::Server) => exchange.flag(Flag::UpstreamReset),
+                None => {}
+            }
             session.finish(&exchange, &request);
         }
     }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::base::net::{self, Stream};
+use crate::base::net::{self, Liveness, Stream};
 use crate::identity::explain;
 use crate::intercept::APPLICATION_MARK;
 use crate::proxy::destination::Handshake;
@@ -47,6 +47,7 @@ pub async fn connect(
     guise: Option<Guise>,
     handshake: Option<Handshake>,
     limit: Duration,
+    liveness: Liveness,
 ) -> Result<Connected, ConnectError> {
     let tcp = match timeout(limit, open(address, guise)).await {
         Ok(Ok(tcp)) => tcp,
@@ -56,7 +57,7 @@ pub async fn connect(
         Ok(Err(error)) => return Err(ConnectError::Io(error.to_string())),
         Err(_) => return Err(ConnectError::Timeout),
     };
-    net::prepare(&tcp).map_err(|error| ConnectError::Io(error.to_string()))?;
+    net::prepare(&tcp, liveness).map_err(|error| ConnectError::Io(error.to_string()))?;
     let Some((config, name)) = handshake else {
         return Ok(Connected {
             stream: Stream::Tcp(tcp),

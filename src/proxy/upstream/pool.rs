@@ -17,7 +17,7 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::{Connected, Guise, Http1, Upstream, connect};
-use crate::base::net::Stream;
+use crate::base::net::{Liveness, Stream};
 use crate::model::Protocol;
 use crate::proxy::cluster::{ConnectionPermit, Endpoint, EndpointId, Overflow};
 use crate::proxy::destination::{Destination, Handshake};
@@ -55,9 +55,9 @@ pub enum OpenError {
     Request(&'static str),
 }
 
-#[derive(Default)]
 pub struct Pool {
     slots: RefCell<HashMap<Key, Slot, foldhash::fast::RandomState>>,
+    liveness: Liveness,
 }
 
 /// Whose connections may carry each other's requests: those to one endpoint in one name.
@@ -114,6 +114,13 @@ impl Wanted<'_> {
 }
 
 impl Pool {
+    pub fn new(liveness: Liveness) -> Self {
+        Self {
+            slots: RefCell::default(),
+            liveness,
+        }
+    }
+
     /// Begins a request on a pooled or new connection. Its head is on the way, or queued, when this returns.
     pub async fn open(
         self: &Rc<Self>,
@@ -196,7 +203,8 @@ impl Pool {
             .await?;
         let handshake =
             handshake(destination, wanted.endpoint, true).map_err(OpenError::Connect)?;
-        let connected = dial(destination, wanted.endpoint, wanted.guise, handshake)
+        let connected = self
+            .dial(destination, wanted.endpoint, wanted.guise, handshake)
             .await
             .map_err(OpenError::Connect)?;
         Ok(Http1 {
@@ -229,7 +237,7 @@ impl Pool {
                     _ => Failure::NoBackend,
                 })?;
         let connected = match handshake(destination, endpoint, true) {
-            Ok(handshake) => dial(destination, endpoint, guise, handshake).await,
+            Ok(handshake) => self.dial(destination, endpoint, guise, handshake).await,
             Err(error) => Err(error),
         };
         match connected {
@@ -239,6 +247,23 @@ impl Pool {
                 error,
             }),
         }
+    }
+
+    /// A new connection, counted.
+    async fn dial(
+        &self,
+        destination: &Destination,
+        endpoint: &Endpoint,
+        guise: Option<Guise>,
+        handshake: Option<Handshake>,
+    ) -> Result<Connected, ConnectError> {
+        let limit = destination.connect_timeout;
+        let connected = connect(endpoint.address, guise, handshake, limit, self.liveness).await;
+        match &connected {
+            Ok(_) => destination.series.connects.increment(),
+            Err(_) => destination.series.connect_failures.increment(),
+        }
+        connected
     }
 
     /// A connection's share of the circuit limits. At the limit an idle connection makes room, or else the request waits
@@ -325,7 +350,8 @@ impl Pool {
                 let permit = self.permit(&destination, &endpoint, key.guise).await?;
                 let handshake =
                     handshake(&destination, &endpoint, false).map_err(OpenError::Connect)?;
-                let connected = dial(&destination, &endpoint, key.guise, handshake)
+                let connected = self
+                    .dial(&destination, &endpoint, key.guise, handshake)
                     .await
                     .map_err(OpenError::Connect)?;
                 if destination.is_tls() && connected.negotiated_http2 != Some(true) {
@@ -490,22 +516,6 @@ fn earlier(timeout: Duration) -> Duration {
 fn is_open(conn: &mut Conn) -> bool {
     conn.poll_fill(&mut Context::from_waker(Waker::noop()))
         .is_pending()
-}
-
-/// A new connection, counted.
-async fn dial(
-    destination: &Destination,
-    endpoint: &Endpoint,
-    guise: Option<Guise>,
-    handshake: Option<Handshake>,
-) -> Result<Connected, ConnectError> {
-    let limit = destination.connect_timeout;
-    let connected = connect(endpoint.address, guise, handshake, limit).await;
-    match &connected {
-        Ok(_) => destination.series.connects.increment(),
-        Err(_) => destination.series.connect_failures.increment(),
-    }
-    connected
 }
 
 fn handshake(

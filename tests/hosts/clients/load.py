@@ -8,6 +8,7 @@ import http.client
 import itertools
 import sys
 import threading
+import time
 
 outcomes, address, host = sys.argv[1:]
 numbers = itertools.count()
@@ -39,6 +40,8 @@ def ask_for_ever(kind, where, method):
         log.write(f"{kind} {method} {outcome}\n")
         if kind != "kept":
             connection.close()
+            # More connections a second would use up the ports of a host, some of which then get the remains of others.
+            time.sleep(0.05)
 
 
 for words in [("kept", address, "GET"), ("kept", address, "POST"), ("new", address, "GET"), ("new", address, "POST")]:
