@@ -23,7 +23,9 @@ use crate::proxy::sockets::Handover;
 use crate::telemetry::metrics::Registry;
 
 pub struct Doors {
-    admin: TcpListener,
+    admin_address: SocketAddr,
+    /// None before it is served, where it was not inherited.
+    admin: Option<TcpListener>,
     names: Vec<dns::Sockets>,
     pages: Option<JoinHandle<()>>,
     handover: Option<PathBuf>,
@@ -47,7 +49,10 @@ impl Doors {
             None => Vec::new(),
         };
         let doors = Self {
-            admin: admin_socket(bootstrap.admin, inherited.admin)?,
+            admin_address: bootstrap.admin,
+            admin: inherited
+                .admin
+                .filter(|socket| is_at(socket, bootstrap.admin)),
             names,
             pages: None,
             handover: bootstrap.handover.clone(),
@@ -71,9 +76,14 @@ impl Doors {
         }
     }
 
-    /// Serves the admin pages.
-    pub fn serve_pages(&mut self, pages: Arc<admin::State>) -> io::Result<()> {
-        let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
+    /// Serves the admin pages. Whoever finds them at a start finds everything else that needs no registry.
+    pub fn serve_pages(&mut self, pages: Arc<admin::State>) -> Result<(), StartError> {
+        let socket = match self.admin.take() {
+            Some(socket) => socket,
+            None => admin_socket(self.admin_address)?,
+        };
+        let admin = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+        self.admin = Some(socket);
         let serving = async move { match admin::serve(admin, pages).await {} };
         self.pages = Some(tokio::spawn(serving));
         Ok(())
@@ -117,7 +127,10 @@ impl Doors {
 
     /// Every socket once more, for the process after this one.
     pub fn sockets(&self, plane: &DataPlane) -> io::Result<Vec<(Purpose, OwnedFd)>> {
-        let mut sockets = vec![(Purpose::Admin, self.admin.try_clone()?.into())];
+        let mut sockets = Vec::new();
+        if let Some(socket) = &self.admin {
+            sockets.push((Purpose::Admin, socket.try_clone()?.into()));
+        }
         for socket in plane.kept_sockets() {
             sockets.push((Purpose::Traffic, socket.try_clone()?.into()));
         }
@@ -163,14 +176,11 @@ async fn before(
     }
 }
 
-fn admin_socket(
-    address: SocketAddr,
-    inherited: Option<TcpListener>,
-) -> Result<TcpListener, StartError> {
-    let is_it = |socket: &TcpListener| socket.local_addr().is_ok_and(|local| local == address);
-    if let Some(socket) = inherited.filter(is_it) {
-        return Ok(socket);
-    }
+fn is_at(socket: &TcpListener, address: SocketAddr) -> bool {
+    socket.local_addr().is_ok_and(|local| local == address)
+}
+
+fn admin_socket(address: SocketAddr) -> Result<TcpListener, StartError> {
     let socket = TcpListener::bind(address).and_then(|socket| {
         socket.set_nonblocking(true)?;
         Ok(socket)

@@ -133,11 +133,12 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let mut changes = process.discover(&bootstrap)?;
     process.register_metrics(&metrics, &bootstrap.apps);
     let pages = Arc::new(process.admin_state(metrics, level));
-    if !doors.is_waiting() {
-        process.show(&bootstrap, &mut doors, &pages)?;
-    }
+    let takes_over = doors.is_waiting();
     if process.discovery.is_none() {
         process.open(&bootstrap, &mut doors, &pages)?;
+    }
+    if !takes_over {
+        process.show(&bootstrap, &mut doors, &pages)?;
     }
     let end = process
         .serve(&bootstrap, &mut doors, &pages, &mut changes, &mut signals)
