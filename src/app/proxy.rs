@@ -24,7 +24,7 @@ use crate::api::ClientOptions;
 use crate::base::memory;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
-use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
+use crate::discovery::{self, Changes, Departure, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
 use crate::model::{AppPort, Snapshot};
 use crate::proxy::cluster::{Clusters, health, outlier, resolve};
@@ -143,13 +143,14 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     let end = process
         .serve(&bootstrap, &mut doors, &pages, &mut changes, &mut signals)
         .await?;
+    let mut was_registered = false;
     match end {
         // The instance is the one before still.
         End::Asked if doors.is_waiting() => {}
-        End::Asked => process.deregister(&bootstrap, changes).await,
+        End::Asked => was_registered = process.deregister(&bootstrap, changes).await,
         End::Relieved => process.hand_on(doors),
     }
-    process.drain(&bootstrap).await;
+    process.drain(&bootstrap, was_registered).await;
     resolving.abort();
     probing.abort();
     comparing.abort();
@@ -552,30 +553,36 @@ impl Process {
         self.plane.close();
     }
 
-    /// Deregisters, and serves on until peers know.
-    async fn deregister(&mut self, bootstrap: &SidecarBootstrap, mut changes: Option<Changes>) {
+    /// Deregisters, and serves on until peers know. False where there was nothing that they could have known.
+    async fn deregister(
+        &mut self,
+        bootstrap: &SidecarBootstrap,
+        mut changes: Option<Changes>,
+    ) -> bool {
         let Some(discovery) = self.discovery.take() else {
-            return;
+            return false;
         };
-        {
+        let departure = {
             let leaving = discovery.leave(bootstrap.drain.acknowledge_timeout);
             tokio::pin!(leaving);
             // Others may leave at the same time, and wait for our acknowledgement as we do for theirs.
-            let departure = loop {
+            loop {
                 tokio::select! {
                     departure = &mut leaving => break departure,
                     change = next_change(&mut changes) => self.follow(change),
                 }
-            };
-            tracing::info!(?departure, "Deregistered");
-        }
+            }
+        };
+        tracing::info!(?departure, "Deregistered");
         discovery.stop().await;
+        departure != Departure::NothingRegistered
     }
 
     /// Ends what is under way, within the drain's deadline.
-    async fn drain(mut self, bootstrap: &SidecarBootstrap) {
+    async fn drain(mut self, bootstrap: &SidecarBootstrap, was_registered: bool) {
         tracing::info!("Draining");
-        self.end_connections(bootstrap.drain.timeout).await;
+        let timeout = bootstrap.drain.timeout;
+        self.end_connections(timeout, was_registered).await;
         let left = self.plane.connections();
         if left > 0 {
             tracing::warn!(
@@ -588,11 +595,13 @@ impl Process {
 
     /// Ends what is under way within this time. Others have somewhere else to go, and are not taken in any more; the application
     /// beside us has not, and is served until nothing is left of what there was.
-    async fn end_connections(&mut self, timeout: Duration) {
+    async fn end_connections(&mut self, timeout: Duration, was_registered: bool) {
         let began = Instant::now();
         self.plane.drain();
         let arrived_by = began + timeout.min(LAST_ARRIVALS);
-        until(arrived_by, || self.plane.connections() == 0).await;
+        // A peer may have chosen this instance before it heard, and closing a socket resets what has just come to it.
+        let nobody_comes = || !was_registered && self.plane.connections() == 0;
+        until(arrived_by, nobody_comes).await;
         self.plane.close_to_others();
         let outbound_by = began + timeout.mul_f64(OUTBOUND_SHARE);
         until(outbound_by, || self.plane.connections_before_drain() == 0).await;
