@@ -16,6 +16,7 @@ from fleet import Fleet
 from load import Load
 
 ROUND_SECONDS = 2
+NEWCOMER_SECONDS = 45
 
 
 def main():
@@ -58,7 +59,7 @@ class Story:
 
     def tell(self, rounds):
         """So many rounds; without a number, until it is interrupted."""
-        self.watch("all is well")
+        self.watch("all is well", self.fleet.instances)
         told = 0
         while told != rounds:
             told += 1
@@ -87,14 +88,22 @@ class Story:
 
     def add(self):
         added, = self.fleet.add_instances(1)
-        self.watch(f"added {added.name}")
+        self.watch(f"added {added.name}", [added])
 
-    def watch(self, what):
-        """Lets the traffic go on for a while, and says how it went."""
+    def watch(self, what, newcomers=()):
+        """Lets the traffic go on for a while, and until newcomers have taken tasks, and says how it went."""
         time.sleep(ROUND_SECONDS)
+        # An instance whose first answer was slow gets less than the others for a while.
+        deadline = time.monotonic() + NEWCOMER_SECONDS
+        while not all(map(self.has_taken_a_task, newcomers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
         accepted, failed = self.tasks()
         say(f"{what:<55} {len(self.fleet.instances):>3} instances {self.load.pages:>6} pages {len(accepted):>5} tasks"
             f" {len(self.load.failures) + len(failed):>3} failed")
+
+    def has_taken_a_task(self, instance):
+        accepted, _ = self.tasks()
+        return any(by.endswith(f":{instance.app.port}") for by in accepted)
 
     def tasks(self):
         """What the scheduler says became of its tasks: who accepted each, and the lines about failures."""
