@@ -11,7 +11,7 @@ pub struct Fields {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     /// A bit for each [`Known`] that is among the entries.
-    present: u64,
+    present: Mask,
 }
 
 /// Where a field lies in the arena; its line is `name_len + 2 + value_len + 2` bytes long.
@@ -335,8 +335,11 @@ impl PartialEq for Fields {
 
 impl Eq for Fields {}
 
+/// A set of [`Known`].
+type Mask = u128;
+
 #[inline]
-const fn bit(known: Known) -> u64 {
+const fn bit(known: Known) -> Mask {
     1 << known as u8
 }
 

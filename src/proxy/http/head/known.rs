@@ -279,7 +279,7 @@ impl Known {
     }
 }
 
-const _: () = assert!(Known::COUNT <= 64, "a head's mask has a bit for each");
+const _: () = assert!(Known::COUNT <= 128, "a head's mask has a bit for each");
 
 /// `x_forwarded_for` and the like: many applications cannot tell them from the field with dashes.
 pub fn collides_with_trusted(name: &[u8]) -> bool {
