@@ -4,6 +4,7 @@ mod application;
 mod canary;
 mod drain;
 mod failover;
+mod faults;
 mod handover;
 mod harness;
 mod health;

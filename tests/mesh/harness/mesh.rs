@@ -10,6 +10,8 @@ use super::{Answer, Client, Process, Service, Target, eventually, free_address};
 /// A folder with the files of a mesh; its processes are started from here and end before it.
 pub struct Mesh {
     folder: TempDir,
+    /// Variables of the processes that are started from now on.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// A running `pillion registry`.
@@ -33,6 +35,7 @@ impl Mesh {
     pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder for the scenario"),
+            environment: Vec::new(),
         }
     }
 
@@ -160,6 +163,7 @@ impl Mesh {
             .arg(subcommand)
             .arg("--config")
             .arg(config)
+            .envs(self.environment.iter().cloned())
             .current_dir(self.folder());
         Process::spawn(name, &mut command, self.folder())
     }
