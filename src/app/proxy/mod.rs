@@ -1,17 +1,20 @@
 //! `pillion proxy`: a sidecar or a gateway, from its bootstrap to its last connection.
 
+mod ending;
+mod status;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::status::{Status, lock, none_of, started};
 use super::application::Application;
 use super::documents::{Documents, wire_problem};
 use super::doors::Doors;
@@ -24,15 +27,15 @@ use crate::api::ClientOptions;
 use crate::base::memory;
 use crate::config::watch::Watch;
 use crate::config::{Loaded, Problem, SidecarBootstrap};
-use crate::discovery::{self, Changes, Departure, Discovery, DocumentsChange, EndpointsChange};
+use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
-use crate::model::{AppPort, Snapshot};
+use crate::model::AppPort;
 use crate::proxy::cluster::{Clusters, health, outlier, resolve};
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
-use crate::telemetry::metrics::{Counter, Gauge, Registry};
+use crate::telemetry::metrics::Registry;
 
 /// Looking after certificate files and the like.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,12 +46,6 @@ const SETTLED: Duration = Duration::from_secs(3);
 const OPEN_AT_LATEST: Duration = Duration::from_secs(2);
 /// How often is looked until then.
 const OPEN_POLL: Duration = Duration::from_millis(5);
-/// What others had begun to open when they heard that we leave arrives within this.
-const LAST_ARRIVALS: Duration = Duration::from_secs(1);
-/// The share of the drain's time in which the application beside us may open connections; the rest is for what is on them.
-const OUTBOUND_SHARE: f64 = 0.75;
-/// How often the last connections are counted while draining.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Why a process could not start; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -196,47 +193,6 @@ struct Process {
     metrics: Arc<Registry>,
     /// Dropped last of all: that writes what is still in its buffers.
     access_log: Option<AccessLog>,
-}
-
-/// What the admin pages ask about.
-struct Status {
-    snapshot: Mutex<Arc<Snapshot>>,
-    problems: Mutex<Vec<Problem>>,
-    refused: Mutex<bool>,
-    not_listening: Mutex<Vec<String>>,
-    /// Traffic is taken.
-    is_open: AtomicBool,
-    leave: Notify,
-    drain: Notify,
-    revision: Gauge,
-    rejected: Counter,
-}
-
-impl Status {
-    fn new(metrics: &Registry) -> Self {
-        Self {
-            snapshot: Mutex::default(),
-            problems: Mutex::default(),
-            refused: Mutex::new(false),
-            not_listening: Mutex::default(),
-            is_open: AtomicBool::default(),
-            leave: Notify::new(),
-            drain: Notify::new(),
-            revision: metrics.gauge(
-                "pillion_config_revision",
-                "Revision of the snapshot in effect, counted by this process.",
-            ),
-            rejected: metrics.counter(
-                "pillion_config_rejected_total",
-                "Changes of documents that were refused.",
-            ),
-        }
-    }
-}
-
-/// What these locks guard is replaced whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Process {
@@ -542,100 +498,6 @@ impl Process {
         }
         let sockets = doors.sockets(&self.plane);
         Some(Box::pin(async move { successor.relieves(sockets?).await }))
-    }
-
-    /// The one that has taken over is the instance now, and nothing of it is for this process to say.
-    fn hand_on(&mut self, doors: Doors) {
-        tracing::info!("Relieved");
-        doors.leave_to_successor();
-        self.discovery = None;
-        self.names = None;
-        self.plane.close();
-    }
-
-    /// Deregisters, and serves on until peers know. False where there was nothing that they could have known.
-    async fn deregister(
-        &mut self,
-        bootstrap: &SidecarBootstrap,
-        mut changes: Option<Changes>,
-    ) -> bool {
-        let Some(discovery) = self.discovery.take() else {
-            return false;
-        };
-        let departure = {
-            let leaving = discovery.leave(bootstrap.drain.acknowledge_timeout);
-            tokio::pin!(leaving);
-            // Others may leave at the same time, and wait for our acknowledgement as we do for theirs.
-            loop {
-                tokio::select! {
-                    departure = &mut leaving => break departure,
-                    change = next_change(&mut changes) => self.follow(change),
-                }
-            }
-        };
-        tracing::info!(?departure, "Deregistered");
-        discovery.stop().await;
-        departure != Departure::NothingRegistered
-    }
-
-    /// Ends what is under way, within the drain's deadline.
-    async fn drain(mut self, bootstrap: &SidecarBootstrap, was_registered: bool) {
-        tracing::info!("Draining");
-        let timeout = bootstrap.drain.timeout;
-        self.end_connections(timeout, was_registered).await;
-        let left = self.plane.connections();
-        if left > 0 {
-            tracing::warn!(
-                connections = left,
-                "Connections were cut at the drain's deadline"
-            );
-        }
-        tracing::info!("Stopped");
-    }
-
-    /// Ends what is under way within this time. Others have somewhere else to go, and are not taken in any more; the application
-    /// beside us has not, and is served until nothing is left of what there was.
-    async fn end_connections(&mut self, timeout: Duration, was_registered: bool) {
-        let began = Instant::now();
-        self.plane.drain();
-        let arrived_by = began + timeout.min(LAST_ARRIVALS);
-        // A peer may have chosen this instance before it heard, and closing a socket resets what has just come to it.
-        let nobody_comes = || !was_registered && self.plane.connections() == 0;
-        until(arrived_by, nobody_comes).await;
-        self.plane.close_to_others();
-        let outbound_by = began + timeout.mul_f64(OUTBOUND_SHARE);
-        until(outbound_by, || self.plane.connections_before_drain() == 0).await;
-        self.plane.close();
-        until(began + timeout, || self.plane.is_done()).await;
-    }
-}
-
-/// Waits until it is so, or the deadline.
-async fn until(deadline: Instant, is_so: impl Fn() -> bool) {
-    while !is_so() && Instant::now() < deadline {
-        tokio::time::sleep(DRAIN_POLL).await;
-    }
-}
-
-/// What keeps this process from carrying traffic, its application aside.
-fn started(
-    status: Arc<Status>,
-    discovery: Option<impl Fn() -> discovery::Status + Send + Sync>,
-) -> impl Fn() -> Vec<String> + Send + Sync {
-    move || {
-        let mut reasons = lock(&status.not_listening).clone();
-        reasons.extend(discovery.as_ref().and_then(|status| status().not_ready()));
-        if reasons.is_empty() && !status.is_open.load(Ordering::Relaxed) {
-            reasons.push("what the registry has said is being put into effect".to_owned());
-        }
-        reasons
-    }
-}
-
-fn none_of(reasons: Vec<String>) -> Result<(), Vec<String>> {
-    match reasons.is_empty() {
-        true => Ok(()),
-        false => Err(reasons),
     }
 }
 
