@@ -40,15 +40,7 @@ fn sidecars_that_are_replaced_one_after_another_fail_nothing_that_can_be_repeate
     }
     assert!(a.sidecar.stop());
     load.goes_on(20);
-    // Under several times this load it was seen, in one run of many, that a POST met a reset, which nobody may repeat.
-    let failures = load.failures();
-    let is_reset = |line: &&String| line.contains("POST") && line.contains("(UR)");
-    assert_eq!(
-        failures.iter().filter(is_reset).count(),
-        failures.len(),
-        "{failures:?}"
-    );
-    assert!(failures.len() <= 1, "{failures:?}");
+    load.expect_no_failure();
     world.expect_nothing_twice();
 }
 

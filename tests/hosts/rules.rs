@@ -482,6 +482,51 @@ fn live_connections_survive(pair: &Pair, backend: &str) {
 }
 
 #[test]
+fn connections_that_are_there_before_the_rules_go_on_as_they_were() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let pair = Pair::new();
+    for backend in BACKENDS {
+        for address in SERVER {
+            for host in [&pair.client, &pair.server] {
+                let [client, server] = connected(&pair, address);
+                host.apply_rules(backend);
+                // Whichever side sends what the kernel sees first.
+                passes(&server, &client);
+                passes(&client, &server);
+                host.intercept("remove --force");
+                let [client, server] = connected(&pair, address);
+                host.apply_rules(backend);
+                passes(&client, &server);
+                passes(&server, &client);
+                host.intercept("remove --force");
+            }
+        }
+    }
+}
+
+/// Both ends of a connection from one host to the other.
+fn connected(pair: &Pair, address: IpAddr) -> [TcpStream; 2] {
+    let listener = pair.server.inside(|| TcpListener::bind((address, 80)));
+    let listener = listener.unwrap();
+    let connect = || TcpStream::connect_timeout(&(address, 80).into(), HANG);
+    let ends = [
+        pair.client.inside(connect).unwrap(),
+        listener.accept().unwrap().0,
+    ];
+    for end in &ends {
+        end.set_read_timeout(Some(HANG)).unwrap();
+    }
+    ends
+}
+
+fn passes(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"x").unwrap();
+    to.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
 fn removing_by_force_cuts_at_once() {
     if !ready(&NEEDS) {
         return;

@@ -39,7 +39,7 @@ pub fn applying(rules: &Rules, family: Family) -> Ours {
         let comment = note::applied(outbound.port, false, &fingerprint);
         let mut chain = Chain::begin(OUTBOUND, "OUTPUT", family, &mut ours.nat);
         chain.steps(&steps::outbound(rules, outbound));
-        chain.rule(&redirect(outbound.port, &comment));
+        chain.rule(&redirect_beginning(outbound.port, &comment));
         if let Some(dns) = outbound.dns {
             let mut names = Chain::begin_for("udp", NAMES, "OUTPUT", family, &mut ours.nat);
             names.steps(&steps::owners(rules));
@@ -56,7 +56,7 @@ pub fn applying(rules: &Rules, family: Family) -> Ours {
             InboundMode::Redirect => {
                 let mut chain = Chain::begin(INBOUND, "PREROUTING", family, &mut ours.nat);
                 chain.steps(&steps);
-                chain.rule(&redirect(inbound.port, &comment));
+                chain.rule(&redirect_beginning(inbound.port, &comment));
             }
             InboundMode::Tproxy => {
                 let mut chain = transparent(family, &mut ours.mangle);
@@ -94,6 +94,15 @@ fn hold(outbound: &Outbound, family: Family, lines: &mut Lines) {
     if let Some(dns) = outbound.dns {
         Chain::begin_for("udp", HOLD_NAMES, "INPUT", family, lines).hold(&[dns]);
     }
+}
+
+/// Only what begins a connection. The kernel begins to follow those that are there with whatever packet comes first, of either side, and
+/// would redirect that one too.
+fn redirect_beginning(port: u16, comment: &str) -> String {
+    format!(
+        "--tcp-flags FIN,SYN,RST,ACK SYN {}",
+        redirect(port, comment)
+    )
 }
 
 fn redirect(port: u16, comment: &str) -> String {
@@ -302,12 +311,12 @@ mod tests {
 -I OUTPUT -p tcp -j PILLION_OUTBOUND
 -A PILLION_OUTBOUND -p tcp -m owner --uid-owner 1337 -j RETURN
 -A PILLION_OUTBOUND -p tcp -m addrtype --dst-type LOCAL -j RETURN
--A PILLION_OUTBOUND -p tcp -m comment --comment \"pillion applied port=15001 rules=FINGERPRINT\" -j REDIRECT --to-ports 15001
+-A PILLION_OUTBOUND -p tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment \"pillion applied port=15001 rules=FINGERPRINT\" -j REDIRECT --to-ports 15001
 -A PREROUTING -p tcp -j PILLION_INBOUND
 -A PILLION_INBOUND -p tcp -i lo -j RETURN
 -A PILLION_INBOUND -p tcp -m addrtype ! --dst-type LOCAL -j RETURN
 -A PILLION_INBOUND -p tcp -m multiport --dports 22,15006 -j RETURN
--A PILLION_INBOUND -p tcp -m comment --comment \"pillion applied port=15006 rules=FINGERPRINT\" -j REDIRECT --to-ports 15006
+-A PILLION_INBOUND -p tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment \"pillion applied port=15006 rules=FINGERPRINT\" -j REDIRECT --to-ports 15006
 COMMIT
 *mangle
 :PILLION_HOLD - [0:0]
@@ -376,7 +385,7 @@ COMMIT
 -A PILLION_OUTBOUND -p tcp -m multiport --dports 25,3300:3310 -j RETURN
 ";
         let last = "\
--A PILLION_OUTBOUND_2 -p tcp -m comment --comment \"pillion applied port=1 rules=FINGERPRINT\" -j REDIRECT --to-ports 1
+-A PILLION_OUTBOUND_2 -p tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment \"pillion applied port=1 rules=FINGERPRINT\" -j REDIRECT --to-ports 1
 COMMIT
 ";
         let ipv4 = "\

@@ -132,8 +132,12 @@ fn replace(chains: &str) -> String {
     format!("{}table inet {TABLE} {{\n{chains}}}\n", removing())
 }
 
+/// What begins a connection. The kernel begins to follow those that are there with whatever packet comes first, of either side, and
+/// would redirect that one too.
+const BEGINS: &str = "tcp flags & (fin | syn | rst | ack) == syn";
+
 fn redirect(port: u16, comment: &str) -> String {
-    format!("meta l4proto tcp redirect to :{port} comment \"{comment}\"")
+    format!("{BEGINS} redirect to :{port} comment \"{comment}\"")
 }
 
 /// Drops what is new and was redirected to where nobody listens: whoever sent it does so again. `transparent <= 1` is any socket,
@@ -157,7 +161,7 @@ fn tproxy(port: u16, comment: &str) -> Vec<String> {
         format!(
             "meta l4proto tcp tproxy to :{port} meta mark set {LOCAL_MARK:#x} accept comment \"{comment}\""
         ),
-        "tcp flags & (fin | syn | rst | ack) == syn drop".to_owned(),
+        format!("{BEGINS} drop"),
     ]
 }
 
@@ -275,7 +279,7 @@ table inet pillion {
 \t\ttype nat hook output priority -110; policy accept;
 \t\tmeta skuid 1337 return
 \t\tfib daddr type local return
-\t\tmeta l4proto tcp redirect to :15001 comment \"pillion applied port=15001 rules=FINGERPRINT\"
+\t\ttcp flags & (fin | syn | rst | ack) == syn redirect to :15001 comment \"pillion applied port=15001 rules=FINGERPRINT\"
 \t}
 \tchain hold {
 \t\ttype filter hook input priority -150; policy accept;
@@ -289,7 +293,7 @@ table inet pillion {
 \t\tiifname \"lo\" return
 \t\tfib daddr type != local return
 \t\ttcp dport { 22, 15006 } return
-\t\tmeta l4proto tcp redirect to :15006 comment \"pillion applied port=15006 rules=FINGERPRINT\"
+\t\ttcp flags & (fin | syn | rst | ack) == syn redirect to :15006 comment \"pillion applied port=15006 rules=FINGERPRINT\"
 \t}
 }
 ";
@@ -330,7 +334,7 @@ table inet pillion {
 \t\ttcp dport != { 80, 443 } return
 \t\tip daddr != 0.0.0.0/0 return
 \t\tmeta nfproto ipv6 return
-\t\tmeta l4proto tcp redirect to :1 comment \"pillion applied port=1 rules=FINGERPRINT\"
+\t\ttcp flags & (fin | syn | rst | ack) == syn redirect to :1 comment \"pillion applied port=1 rules=FINGERPRINT\"
 \t}
 \tchain inbound {
 \t\ttype nat hook prerouting priority -90; policy accept;
@@ -340,7 +344,7 @@ table inet pillion {
 \t\tiifname \"eth1\" return
 \t\ttcp dport { 2, 9000 } return
 \t\ttcp dport != 8000-9999 return
-\t\tmeta l4proto tcp redirect to :2 comment \"pillion applied port=2 rules=FINGERPRINT\"
+\t\ttcp flags & (fin | syn | rst | ack) == syn redirect to :2 comment \"pillion applied port=2 rules=FINGERPRINT\"
 \t}
 }
 ";

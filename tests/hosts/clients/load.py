@@ -41,7 +41,7 @@ def ask_for_ever(kind, where, method):
         if kind != "kept":
             connection.close()
             # More connections a second would use up the ports of a host, some of which then get the remains of others.
-            time.sleep(0.05)
+            time.sleep(0.01)
 
 
 for words in [("kept", address, "GET"), ("kept", address, "POST"), ("new", address, "GET"), ("new", address, "POST")]:
