@@ -64,7 +64,6 @@ fn the_sidecars_unit_redirects_while_it_runs_and_leaves_nothing() {
         return;
     }
     let pair = Pair::new();
-    let _application = FileServer::start(&pair.server, 8080);
     let folder = configured();
     let unit = |name| Unit::read(name, &pair.server, folder.path());
     let before = pair.server.ruleset();
@@ -74,11 +73,15 @@ fn the_sidecars_unit_redirects_while_it_runs_and_leaves_nothing() {
     let sidecar = unit("pillion-sidecar");
     let mut process = sidecar.start();
     sidecar.run_all("ExecStartPost");
+    // An application that waits for its sidecar comes after it.
+    let _application = FileServer::start(&pair.server, 8080);
     let page = |query: &str| {
         let url = format!("http://{}:8080/page.txt?{query}", SERVER[0]);
         succeed(curl(&pair.client).arg(url))
     };
-    assert_eq!(page("carried"), format!("{PAGE}\n200"));
+    eventually("the application to be reached", || {
+        (page("carried") == format!("{PAGE}\n200")).then_some(())
+    });
     eventually("the sidecar to log the request", || {
         sidecar.output().contains("?carried").then_some(())
     });
