@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::connections::redirected_connections;
 use super::error::InterceptError;
-use super::host::expect_interfaces;
+use super::host::{expect_interfaces, expect_proxys_user};
 use super::note::{Facts, Listed};
 use super::rules::Rules;
 use super::{iptables, nft, routes, virtual_route};
@@ -53,6 +53,7 @@ pub enum Removal {
 /// our rules are already, else by nftables where that works, else by iptables.
 pub fn apply(rules: &Rules, wish: Option<Backend>) -> Result<(), InterceptError> {
     expect_interfaces(&rules.interfaces_excluded)?;
+    expect_proxys_user(rules)?;
     let backend = choose(rules, wish)?;
     // A packet is marked only once there is a route for it.
     let are_routes_new = rules.is_tproxy() && routes::add()?;
@@ -92,6 +93,7 @@ fn remove_routes() -> Result<bool, InterceptError> {
 /// Whether `apply` would succeed, found out without changing anything.
 pub fn rehearse(rules: &Rules, wish: Option<Backend>) -> Result<(), InterceptError> {
     expect_interfaces(&rules.interfaces_excluded)?;
+    expect_proxys_user(rules)?;
     let backend = choose(rules, wish)?;
     if rules.is_tproxy() {
         routes::rehearse()?;

@@ -49,6 +49,11 @@ pub enum InterceptError {
         "there is no interface `{0}` here; those there are: {1}. A name that ends in * may match none yet"
     )]
     UnknownInterface(String, String),
+    #[error(
+        "the proxy that listens on port {port} runs as user {uid}, and these rules would send its own connections back to it: \
+         run it as user {proxy_uid}, or name its user with --uid {uid}"
+    )]
+    ProxyOfAnotherUser { port: u16, uid: u32, proxy_uid: u32 },
     #[error("{program} failed: {said}")]
     Failed { program: &'static str, said: String },
     #[error("{doing}: {error}")]

@@ -12,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 use crate::machine::{pillion, ready};
 use crate::namespace::{CLIENT, Host, Pair, SERVER};
 use crate::process::{Finished, HANG, eventually, run, succeed};
+use crate::sidecar::UID;
 
 const NEEDS: [&str; 6] = [
     "ip",
@@ -34,6 +35,9 @@ const WILDCARD: &str = "[::]";
 /// Serves on its own threads until the test process ends: one line that names it and the original destination, then an echo.
 fn stand_in(host: &Host, name: &'static str, address: &str, port: u16) {
     host.inside(|| {
+        // The proxy's user, as the kernel tells it of this thread, which ends below.
+        // SAFETY: a plain system call with a plain number.
+        unsafe { libc::setfsuid(UID) };
         let listener = TcpListener::bind(format!("{address}:{port}")).unwrap();
         // A thread stays in the host of the thread that starts it.
         thread::spawn(move || {
@@ -625,6 +629,22 @@ fn rules_are_kept_in_one_place_and_one_mode() {
         state.stdout
     );
     removed(host);
+}
+
+#[test]
+fn a_proxy_of_a_user_who_is_not_left_alone_is_not_redirected_to_itself() {
+    if !ready(&NEEDS) {
+        return;
+    }
+    let host = Host::new("host");
+    let _listener = host.inside(|| TcpListener::bind(("127.0.0.1", OUTBOUND)).unwrap());
+    let before = host.traces();
+    for way in BACKENDS {
+        refused(&host, &format!("apply {way}"), "runs as user 0");
+        assert_eq!(host.traces(), before, "{way}");
+        host.apply_rules(&format!("{way} --uid 0"));
+        removed(&host);
+    }
 }
 
 #[test]
