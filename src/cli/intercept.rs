@@ -127,15 +127,15 @@ struct Choices {
     inbound_mode: Mode,
 
     /// The user id the sidecar runs as; its connections are never redirected
-    #[arg(long, default_value_t = 1337)]
+    #[arg(long, default_value_t = 1337, value_parser = id)]
     uid: u32,
 
     /// More user ids whose connections are left alone
-    #[arg(long, value_delimiter = ',', value_name = "UID,...")]
+    #[arg(long, value_delimiter = ',', value_name = "UID,...", value_parser = id)]
     exclude_uids: Vec<u32>,
 
     /// Group ids whose connections are left alone
-    #[arg(long, value_delimiter = ',', value_name = "GID,...")]
+    #[arg(long, value_delimiter = ',', value_name = "GID,...", value_parser = id)]
     exclude_gids: Vec<u32>,
 
     /// Interfaces that are left alone in both directions; docker* is all that begin so
@@ -222,6 +222,12 @@ enum Away {
 enum Output {
     Text,
     Json,
+}
+
+/// The kernel knows no names.
+fn id(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "not a number; `id -u NAME` and `id -g NAME` tell those of a user".to_owned())
 }
 
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
