@@ -19,7 +19,7 @@ pub(super) const REGISTRY_VOLUME: &str = "pillion-registry";
 const VOLUME_NAME_MAX: usize = 63;
 
 /// The user that the image runs as, whose traffic the rules leave alone.
-const PROXY_ID: u32 = 1337;
+pub const PROXY_ID: u32 = 1337;
 /// Where the image has the binary.
 const PROGRAM: &str = "/pillion";
 const STATE_FOLDER: &str = "/var/lib/pillion";

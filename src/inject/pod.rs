@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_yaml::{Mapping, Value};
 
 use super::LABEL;
-use super::additions::{INTERCEPT, REGISTRY_VOLUME, SIDECAR, STATE_VOLUME, additions};
+use super::additions::{INTERCEPT, PROXY_ID, REGISTRY_VOLUME, SIDECAR, STATE_VOLUME, additions};
 use super::settings::{Settings, Style};
 use super::wishes::{WishError, Wishes};
 use super::yaml::{at, text_at};
@@ -49,6 +49,7 @@ pub fn inject_pod(pod: &Value, namespace: &str, settings: &Settings) -> Result<O
     }
     let mut pod = pod.clone();
     remove_ours(&mut pod);
+    expect_other_users(&pod)?;
     let additions = additions(settings, &Wishes::of(&pod, namespace)?)?;
     let (intercept, sidecar) = (valued(&additions.intercept), valued(&additions.sidecar));
     match settings.style {
@@ -86,6 +87,21 @@ fn left(pod: &Value) -> Result<Option<Left>, WishError> {
         Some("enabled") => Ok(None),
         Some(other) => Err(WishError::Label(other.to_owned())),
     }
+}
+
+/// What runs as the sidecar's user is taken for the sidecar, and goes past it.
+fn expect_other_users(pod: &Value) -> Result<(), WishError> {
+    let user = |of: &Value, path: &[&str]| at(of, path).and_then(Value::as_u64);
+    let usual = user(pod, &["spec", "securityContext", "runAsUser"]);
+    let containers = at(pod, &["spec", "containers"]).and_then(Value::as_sequence);
+    for container in containers.into_iter().flatten() {
+        let own = user(container, &["securityContext", "runAsUser"]);
+        if own.or(usual) == Some(PROXY_ID.into()) {
+            let name = text_at(container, &["name"]).unwrap_or_default();
+            return Err(WishError::ProxysUser(name.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Takes out what an earlier injection put in, in whichever style.

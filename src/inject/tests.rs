@@ -205,6 +205,13 @@ fn what_cannot_work_is_refused_with_the_place_and_the_reason() {
         ),
         (annotated("pillion.dev/ports: '0'"), "write PORT"),
         (
+            APP.replace(
+                "- {name: shop,",
+                "- {name: shop, securityContext: {runAsUser: 1337},",
+            ),
+            "which is the sidecar's",
+        ),
+        (
             annotated("pillion.dev/port: '80'"),
             "there are: service, ports",
         ),

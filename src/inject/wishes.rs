@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
+use super::additions::PROXY_ID;
 use super::yaml::{at, text_at};
 use super::{LABEL, PREFIX};
 use crate::base::cidr::Cidr;
@@ -82,6 +83,10 @@ pub enum WishError {
     Label(String),
     #[error("its sidecar would not start: {0}")]
     Bootstrap(String),
+    #[error(
+        "container {0} runs as user {PROXY_ID}, which is the sidecar's: nothing it sends would be redirected. Give it another securityContext.runAsUser"
+    )]
+    ProxysUser(String),
     #[error("a plain sidecar would keep a Job from ending; use --style native")]
     PlainJob,
 }
