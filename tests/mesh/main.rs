@@ -2,6 +2,7 @@
 
 mod application;
 mod canary;
+mod circuit;
 mod drain;
 mod failover;
 mod handover;

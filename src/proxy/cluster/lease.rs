@@ -70,7 +70,7 @@ impl Outcome {
         }
     }
 
-    fn verdict(self) -> Verdict {
+    pub(super) fn verdict(self) -> Verdict {
         match self {
             Outcome::Success => Verdict::Success,
             Outcome::Failure5xx => Verdict::Failure,

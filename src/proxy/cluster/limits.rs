@@ -244,7 +244,7 @@ impl Gauge {
     }
 }
 
-fn try_increment(count: &AtomicU32, max: u32) -> bool {
+pub(super) fn try_increment(count: &AtomicU32, max: u32) -> bool {
     let mut now = count.load(Ordering::Relaxed);
     while now < max {
         match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {

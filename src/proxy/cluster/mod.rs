@@ -2,8 +2,8 @@
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
 //! [`outlier`] how they compare,
-//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
-//! [`lease`] holds what was given until the answer's last byte.
+//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed,
+//! [`circuit`] whether anything is, and [`lease`] holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
 //! atomics. Only the first pick after a change (an endpoint came or went, a breaker moved, a time is up) works out again who
@@ -14,6 +14,7 @@
 
 pub mod balancer;
 pub mod breaker;
+pub mod circuit;
 pub mod directory;
 pub mod endpoint;
 pub mod health;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod report;
 pub mod resolve;
 pub mod retry_budget;
+mod sliding;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -35,12 +37,13 @@ mod view;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub use circuit::{CircuitOpen, Pass};
 pub use directory::Clusters;
 pub use endpoint::{Endpoint, EndpointId};
 pub use instances::{Instances, Owner};
@@ -118,8 +121,11 @@ pub(super) struct Shared {
     events: Events,
     limits: Limits,
     retry_budget: RetryBudget,
-    /// Endpoints that are ejected, and how many may be.
-    ejected: limits::Gauge,
+    circuit: circuit::Slot,
+    /// How many there are.
+    endpoints: AtomicUsize,
+    /// Endpoints that are ejected.
+    ejected: AtomicU32,
     ejections_total: AtomicU64,
     /// Grows when somebody's health or the policy changes: views of an earlier generation are outdated.
     generation: AtomicU64,
@@ -128,6 +134,33 @@ pub(super) struct Shared {
 impl Shared {
     fn health_changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A place among the ejected, where there is one. Its holder gives it back by [`Shared::release_ejected`].
+    fn try_eject(&self) -> bool {
+        limits::try_increment(&self.ejected, self.ejected_max())
+    }
+
+    fn release_ejected(&self) {
+        self.ejected.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// At most `max_ejection_percent`, but always one; all where another service takes over, or an open circuit does.
+    fn ejected_max(&self) -> u32 {
+        let service = self.service.load();
+        let percent = match service.failover.is_some() || self.circuit.is_open() {
+            true => 100,
+            false => u64::from(service.outlier.max_ejection_percent),
+        };
+        let endpoints = self.endpoints.load(Ordering::Relaxed) as u64;
+        (endpoints * percent / 100).clamp(1, u64::from(u32::MAX)) as u32
+    }
+
+    fn set_circuit(&self, circuit: &model::Circuit) {
+        self.limits.set(circuit);
+        self.retry_budget.set(circuit);
+        let breaker = circuit.breaker.as_ref();
+        self.circuit.set(breaker, &self.label, &self.events);
     }
 }
 
@@ -148,19 +181,23 @@ impl Cluster {
             Some(subset) => format!("{}/{subset}", key.service),
             None => key.service.to_string(),
         };
+        let shared = Shared {
+            service: ArcSwap::new(service.clone()),
+            label: label.into(),
+            events,
+            limits: Limits::new(&service.circuit),
+            retry_budget: RetryBudget::new(&service.circuit),
+            circuit: circuit::Slot::default(),
+            endpoints: AtomicUsize::new(0),
+            ejected: AtomicU32::new(0),
+            ejections_total: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+        };
+        shared.set_circuit(&service.circuit);
         Arc::new(Self {
             key,
             zone,
-            shared: Arc::new(Shared {
-                service: ArcSwap::new(service.clone()),
-                label: label.into(),
-                events,
-                limits: Limits::new(&service.circuit),
-                retry_budget: RetryBudget::new(&service.circuit),
-                ejected: limits::Gauge::default(),
-                ejections_total: AtomicU64::new(0),
-                generation: AtomicU64::new(0),
-            }),
+            shared: Arc::new(shared),
             set: ArcSwap::default(),
             view: ArcSwap::default(),
             // Proxies that start together do not begin with the same endpoint.
@@ -189,9 +226,7 @@ impl Cluster {
     pub fn update_service(&self, service: &Arc<Service>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.service.store(service.clone());
-        self.shared.limits.set(&service.circuit);
-        self.shared.retry_budget.set(&service.circuit);
-        self.limit_ejections(self.set.load().endpoints.len());
+        self.shared.set_circuit(&service.circuit);
         self.shared.health_changed();
     }
 
@@ -207,22 +242,11 @@ impl Cluster {
         let Some(set) = self.set.load().with(members, &self.shared) else {
             return;
         };
-        self.limit_ejections(set.endpoints.len());
+        self.shared
+            .endpoints
+            .store(set.endpoints.len(), Ordering::Relaxed);
         self.set.store(Arc::new(set));
         self.shared.health_changed();
-    }
-
-    /// At most `max_ejection_percent`, but always one; all where another service takes over.
-    fn limit_ejections(&self, endpoints: usize) {
-        let service = self.shared.service.load();
-        let percent = match service.failover {
-            Some(_) => 100,
-            None => u64::from(service.outlier.max_ejection_percent),
-        };
-        let max = (endpoints as u64 * percent / 100).max(1);
-        self.shared
-            .ejected
-            .set_max(max.min(u64::from(u32::MAX)) as u32);
     }
 
     pub fn endpoints(&self) -> Arc<EndpointSet> {
@@ -232,6 +256,18 @@ impl Cluster {
     /// How often an endpoint of this cluster has been ejected, those included that have left since.
     pub fn ejections_total(&self) -> u64 {
         self.shared.ejections_total.load(Ordering::Relaxed)
+    }
+
+    /// Asks the circuit for the right to send the service a request; None where it has no breaker.
+    pub fn enter(
+        &self,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Option<Pass>, CircuitOpen> {
+        match self.shared.circuit.get() {
+            None => Ok(None),
+            Some(circuit) => circuit.enter(now, rng.u32(..)).map(Some),
+        }
     }
 
     pub fn limits(&self) -> &Limits {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Cluster;
 use super::breaker::{Breaker, Phase};
+use super::circuit::CircuitReport;
 use super::endpoint::Endpoint;
 use super::health::State;
 use super::plan::Standing;
@@ -19,6 +20,8 @@ use crate::model::EndpointState;
 pub struct Report {
     /// More than half of the endpoints are not healthy, so ejected ones are used too.
     pub panic: bool,
+    /// None where it has no breaker.
+    pub circuit: Option<CircuitReport>,
     /// Requests that hold a lease.
     pub requests: u32,
     /// Requests that wait for a connection.
@@ -120,6 +123,7 @@ impl Cluster {
         let set = self.endpoints();
         Report {
             panic: self.view(now_nanos).panic,
+            circuit: self.shared.circuit.get().map(|c| c.report(now_nanos)),
             requests: limits.requests(),
             pending: limits.pending(),
             connections: limits.connections(),

@@ -1,31 +1,26 @@
 //! How many retries a cluster may send, so that retries never amplify an overload.
 //!
 //! Over the last 10 s, retries are at most a share of the requests begun plus some for each second. A retry is counted when
-//! it is granted, before its back-off wait, so waiting ones count too. Lock-free: a ring of buckets of one second.
+//! it is granted, before its back-off wait, so waiting ones count too. Lock-free, in turns of one second.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use super::sliding::{SlidingCount, TURNS};
 use super::time::nanos;
 use crate::model::Circuit;
 
 /// How long requests and retries are remembered.
-pub const WINDOW_SECONDS: u64 = 10;
+pub const WINDOW_SECONDS: u64 = TURNS as u64;
 
 #[derive(Debug)]
 pub struct RetryBudget {
     percent: AtomicU32,
     min_per_second: AtomicU32,
-    buckets: [Bucket; WINDOW_SECONDS as usize],
+    requests: SlidingCount,
+    retries: SlidingCount,
     refused: AtomicU64,
-}
-
-/// What began in one second. Each word is the second in its upper half and a count in its lower.
-#[derive(Default, Debug)]
-struct Bucket {
-    requests: AtomicU64,
-    retries: AtomicU64,
 }
 
 impl RetryBudget {
@@ -33,7 +28,8 @@ impl RetryBudget {
         let budget = Self {
             percent: AtomicU32::new(0),
             min_per_second: AtomicU32::new(0),
-            buckets: Default::default(),
+            requests: SlidingCount::default(),
+            retries: SlidingCount::default(),
             refused: AtomicU64::new(0),
         };
         budget.set(circuit);
@@ -49,29 +45,26 @@ impl RetryBudget {
 
     /// A request begins: once for each request, not for each attempt.
     pub fn request_begun(&self, now: Instant) {
-        let second = second(now);
-        add(&self.bucket(second).requests, second, 1);
+        self.requests.add(second(now), 1);
     }
 
     /// Whether one more retry may be sent. Granting counts it, also if it is then not sent. Never grants too many; of two
     /// that ask for the last one at the same moment, both may be refused.
     pub fn try_retry(&self, now: Instant) -> bool {
         let second = second(now);
-        let retries = &self.bucket(second).retries;
-        add(retries, second, 1);
-        let (requested, retried) = self.sums(second);
-        if retried <= self.allowed(requested) {
+        self.retries.add(second, 1);
+        if self.retries.sum(second) <= self.allowed(second) {
             return true;
         }
-        add(retries, second, -1);
+        self.retries.add(second, -1);
         self.refused.fetch_add(1, Ordering::Relaxed);
         false
     }
 
     /// Retries granted in the last 10 s, and how many may be in all.
     pub fn used(&self, now: Instant) -> (u64, u64) {
-        let (requested, retried) = self.sums(second(now));
-        (retried, self.allowed(requested))
+        let second = second(now);
+        (self.retries.sum(second), self.allowed(second))
     }
 
     /// How often a retry has been refused.
@@ -79,61 +72,16 @@ impl RetryBudget {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn allowed(&self, requested: u64) -> u64 {
+    fn allowed(&self, second: u32) -> u64 {
         let percent = u64::from(self.percent.load(Ordering::Relaxed));
         let per_second = u64::from(self.min_per_second.load(Ordering::Relaxed));
-        requested * percent / 100 + per_second * WINDOW_SECONDS
-    }
-
-    fn sums(&self, second: u32) -> (u64, u64) {
-        self.buckets.iter().fold((0, 0), |(requests, retries), b| {
-            (
-                requests + recent(&b.requests, second),
-                retries + recent(&b.retries, second),
-            )
-        })
-    }
-
-    fn bucket(&self, second: u32) -> &Bucket {
-        &self.buckets[(u64::from(second) % WINDOW_SECONDS) as usize]
+        self.requests.sum(second) * percent / 100 + per_second * WINDOW_SECONDS
     }
 }
 
-/// Seconds from 1 on, so that an untouched bucket belongs to none.
+/// Seconds from 1 on, as turns are.
 fn second(now: Instant) -> u32 {
     (nanos(now) / 1_000_000_000) as u32 + 1
-}
-
-/// Adds to the count of `second`, which starts at zero where the bucket still holds an older second. A thread whose clock is
-/// a turn behind adds to the newer second instead of destroying it.
-fn add(word: &AtomicU64, second: u32, change: i32) {
-    let mut current = word.load(Ordering::Relaxed);
-    loop {
-        let (stamp, count) = ((current >> 32) as u32, current as u32);
-        let next = if stamp >= second {
-            pack(stamp, count.saturating_add_signed(change))
-        } else {
-            pack(second, change.max(0) as u32)
-        };
-        match word.compare_exchange_weak(current, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(changed) => current = changed,
-        }
-    }
-}
-
-fn pack(second: u32, count: u32) -> u64 {
-    u64::from(second) << 32 | u64::from(count)
-}
-
-fn recent(word: &AtomicU64, second: u32) -> u64 {
-    let current = word.load(Ordering::Relaxed);
-    let age = u64::from(second.saturating_sub((current >> 32) as u32));
-    if age < WINDOW_SECONDS {
-        current & u64::from(u32::MAX)
-    } else {
-        0
-    }
 }
 
 #[cfg(test)]

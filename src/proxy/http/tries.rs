@@ -18,7 +18,7 @@ use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
-use crate::proxy::cluster::{Lease, Outcome, PickError};
+use crate::proxy::cluster::{Lease, Outcome};
 use crate::proxy::failure::Failure;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
@@ -303,16 +303,7 @@ fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease
     let mut rng = session.worker.rng.borrow_mut();
     cluster
         .pick(&exchange.tried, now, &mut rng)
-        .map_err(|error| match error {
-            PickError::Overflow(limit) => Failure::Overflow {
-                cluster: plan.destination.label.to_string(),
-                limit: limit.limit(),
-            },
-            other => Failure::NoEndpoint {
-                cluster: plan.destination.label.to_string(),
-                why: other.to_string(),
-            },
-        })
+        .map_err(|error| Failure::not_picked(&plan.destination.label, error))
 }
 
 /// Whether the route asks for another attempt after this status.

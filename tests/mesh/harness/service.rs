@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,9 @@ pub struct Service {
     pub address: SocketAddr,
     /// `/healthz` is answered with 503.
     ill: Arc<AtomicBool>,
+    /// Everything is answered with 503.
+    failing: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     runs: Runs,
     released: watch::Sender<bool>,
 }
@@ -50,12 +53,16 @@ impl Service {
         let mood = Mood {
             ill: ill.clone(),
             holds,
+            ..Mood::default()
         };
+        let (failing, asked) = (mood.failing.clone(), mood.asked.clone());
         let task = tokio::spawn(serve(listener, name.to_owned(), mood));
         Self {
             name: name.to_owned(),
             address,
             ill,
+            failing,
+            asked,
             runs: Runs::Here(task),
             released,
         }
@@ -69,6 +76,8 @@ impl Service {
             name: name.to_owned(),
             address,
             ill: Arc::default(),
+            failing: Arc::default(),
+            asked: Arc::default(),
             runs,
             released: watch::channel(false).0,
         }
@@ -87,6 +96,16 @@ impl Service {
     /// What it says of itself at `/healthz` from now on; only one that runs inside the test can be told.
     pub fn is_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::Relaxed);
+    }
+
+    /// Whether everything is answered with 503 from now on; only one that runs inside the test can be told.
+    pub fn fails(&self, fails: bool) {
+        self.failing.store(fails, Ordering::Relaxed);
+    }
+
+    /// How many requests it has got; only one that runs inside the test tells.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// `kill -9`; only one that was spawned has a process to kill.
@@ -135,18 +154,36 @@ async fn a_service_in_a_process_of_its_own() {
         return;
     };
     let (_released, holds) = watch::channel(false);
-    let ill = Arc::default();
     let listener = TcpListener::bind(address).await.expect("a free port");
-    serve(listener, name, Mood { ill, holds }).await;
+    let mood = Mood {
+        holds,
+        ..Mood::default()
+    };
+    serve(listener, name, mood).await;
 }
 
 /// How a service answers, as its scenario says.
 #[derive(Clone)]
 struct Mood {
+    /// Everything is answered with 503.
+    failing: Arc<AtomicBool>,
+    /// Requests that have come.
+    asked: Arc<AtomicUsize>,
     /// `/healthz` is answered with 503.
     ill: Arc<AtomicBool>,
     /// `/hold` is answered once this is true.
     holds: watch::Receiver<bool>,
+}
+
+impl Default for Mood {
+    fn default() -> Self {
+        Self {
+            failing: Arc::default(),
+            asked: Arc::default(),
+            ill: Arc::default(),
+            holds: watch::channel(false).1,
+        }
+    }
 }
 
 async fn serve(listener: TcpListener, name: String, mood: Mood) {
@@ -181,8 +218,10 @@ async fn answer(
             }
         }
     }
+    mood.asked.fetch_add(1, Ordering::Relaxed);
     let mut response = Response::new(Full::from(name));
-    if request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed) {
+    let ill = request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed);
+    if ill || mood.failing.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)
