@@ -16,8 +16,8 @@ use crate::model::{
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
 use crate::proxy::cluster::plan::Standing;
-use crate::proxy::cluster::report::EndpointReport;
-use crate::proxy::cluster::{Clusters, Outcome};
+use crate::proxy::cluster::report::{EndpointReport, Report};
+use crate::proxy::cluster::{Clusters, Outcome, Overflow};
 use crate::proxy::lane::{LaneReport, Lanes};
 use crate::telemetry::metrics::{Registry, Scrape};
 
@@ -232,7 +232,10 @@ fn service_view(service: &Service) -> Value {
             "connections_max": service.circuit.connections_max,
             "endpoint_connections_max": service.circuit.endpoint_connections_max,
             "requests_max": service.circuit.requests_max,
+            "endpoint_requests_max": service.circuit.endpoint_requests_max,
             "pending_max": service.circuit.pending_max,
+            "endpoint_pending_max": service.circuit.endpoint_pending_max,
+            "retries_max": service.circuit.retries_max,
             "breaker": service.circuit.breaker.as_ref().map(breaker_view),
         },
         "lane": service.lane.as_ref().map(lane_view),
@@ -312,6 +315,7 @@ pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
             if !report.endpoints.iter().any(is_of_interest) {
                 continue;
             }
+            limit_metrics(scrape, &service, &port, &report);
             for endpoint in &report.endpoints {
                 endpoint_metrics(scrape, &service, &port, endpoint);
             }
@@ -352,6 +356,30 @@ fn cluster_metrics(scrape: &mut Scrape, service: &str, port: &str, endpoints: &[
         &labels,
         healthy.count() as f64,
     );
+}
+
+fn limit_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &Report) {
+    let labels = [("service", service), ("port", port)];
+    scrape.gauge(
+        "pillion_upstream_pending",
+        "Requests that wait for a connection.",
+        &labels,
+        f64::from(report.pending),
+    );
+    scrape.gauge(
+        "pillion_upstream_retries_in_flight",
+        "Retries that wait for their turn or for the head of their answer.",
+        &labels,
+        f64::from(report.retrying),
+    );
+    for (limit, count) in std::iter::zip(Overflow::ALL, report.overflows) {
+        scrape.counter(
+            "pillion_circuit_overflow_total",
+            "Requests, connections and retries refused at a limit of the service's `circuit`.",
+            &[labels[0], labels[1], ("limit", limit.limit())],
+            count,
+        );
+    }
 }
 
 fn circuit_metrics(scrape: &mut Scrape, service: &str, port: &str, circuit: &CircuitReport) {

@@ -203,10 +203,17 @@ impl Default for Outlier {
 pub struct Circuit {
     /// None never opens the circuit.
     pub breaker: Option<CircuitBreaker>,
+    /// Open connections, idle ones included.
     pub connections_max: u32,
     pub endpoint_connections_max: u32,
+    /// Requests until their last byte.
     pub requests_max: u32,
+    pub endpoint_requests_max: u32,
+    /// Requests that wait for a connection.
     pub pending_max: u32,
+    pub endpoint_pending_max: u32,
+    /// Retries that wait for their turn or for the head of their answer.
+    pub retries_max: u32,
     /// Retries at most, in percent of the requests begun in the last 10 s …
     pub retry_budget_percent: u32,
     /// … plus this many a second.
@@ -220,7 +227,10 @@ impl Default for Circuit {
             connections_max: 10_000,
             endpoint_connections_max: 1_024,
             requests_max: 10_000,
+            endpoint_requests_max: 10_000,
             pending_max: 1_024,
+            endpoint_pending_max: 1_024,
+            retries_max: 1_024,
             retry_budget_percent: 20,
             retry_budget_min_per_second: 10,
         }

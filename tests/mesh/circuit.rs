@@ -115,6 +115,33 @@ async fn tunnels_to_a_service_that_cannot_be_connected_to_are_refused_at_once() 
     assert!(answers[2].contains("2 failures in a row"), "{answers:?}");
 }
 
+#[tokio::test]
+async fn what_is_beyond_a_limit_is_answered_at_once_with_which_limit_it_was() {
+    let mesh = Mesh::new();
+    let shop = Service::start("shop").await;
+    let limit = "circuit: {endpoint_requests_max: 1}\n";
+    let gateway = gateway_to(&mesh, &shop, limit).await;
+    let target = Target::direct(gateway.gateway, "shop.test");
+    let mut holder = Client::new(target.clone());
+    let held = tokio::spawn(async move { holder.get("/hold").await });
+    gateway.has_one_under_way().await;
+    let refused = get(&mut Client::new(target.clone())).await;
+    assert_eq!(refused.status, 503);
+    let why = "default/shop is at its limit endpoint_requests_max (UO)";
+    assert!(refused.body.contains(why), "{refused:?}");
+    let overflow = "pillion_circuit_overflow_total{service=\"default/shop\",port=\"80\",limit=\"endpoint_requests_max\"} 1";
+    metric(&gateway, overflow).await;
+    shop.release();
+    let answer = held.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status, 200);
+    // The proxy gives the place back a moment after the client has the last byte.
+    let mut client = Client::new(target);
+    eventually("there is room again", async || {
+        (get(&mut client).await.status == 200).then_some(())
+    })
+    .await;
+}
+
 async fn gateway_to(mesh: &Mesh, service: &Service, more: &str) -> Sidecar {
     let documents = |gateway| gateway_to_addresses(&[service.address], more, gateway);
     mesh.gateway(documents).await

@@ -12,7 +12,10 @@ pub(super) fn circuit(fields: &mut Fields<'_, '_>) -> Option<Circuit> {
     let connections = fields.optional("connections_max", limit);
     let endpoint_connections = fields.optional("endpoint_connections_max", limit);
     let requests = fields.optional("requests_max", limit);
+    let endpoint_requests = fields.optional("endpoint_requests_max", limit);
     let pending = fields.optional("pending_max", queue);
+    let endpoint_pending = fields.optional("endpoint_pending_max", queue);
+    let retries_max = fields.optional("retries_max", queue);
     let retries = fields.optional("retries", |cursor| {
         cursor.fields(|fields| {
             let percent = fields.optional("budget_percent", |c| c.whole_percent());
@@ -21,12 +24,17 @@ pub(super) fn circuit(fields: &mut Fields<'_, '_>) -> Option<Circuit> {
         })
     });
     let (percent, least) = retries.unwrap_or_default();
+    let requests = requests.unwrap_or(defaults.requests_max);
+    let pending = pending.unwrap_or(defaults.pending_max);
     Some(Circuit {
         breaker: fields.optional("breaker", |c| c.fields(breaker)),
         connections_max: connections.unwrap_or(defaults.connections_max),
         endpoint_connections_max: endpoint_connections.unwrap_or(defaults.endpoint_connections_max),
-        requests_max: requests.unwrap_or(defaults.requests_max),
-        pending_max: pending.unwrap_or(defaults.pending_max),
+        requests_max: requests,
+        endpoint_requests_max: endpoint_requests.unwrap_or(requests),
+        pending_max: pending,
+        endpoint_pending_max: endpoint_pending.unwrap_or(pending),
+        retries_max: retries_max.unwrap_or(defaults.retries_max),
         retry_budget_percent: percent.unwrap_or(defaults.retry_budget_percent),
         retry_budget_min_per_second: least.unwrap_or(defaults.retry_budget_min_per_second),
     })

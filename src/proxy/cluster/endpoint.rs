@@ -367,6 +367,8 @@ fn quiet(breaker: Breaker, verdict: Verdict) -> bool {
 pub(super) struct Load {
     pub(super) in_flight: AtomicU32,
     pub(super) connections: AtomicU32,
+    /// Requests that wait for a connection to it.
+    pub(super) pending: AtomicU32,
     pub(super) latency: PeakEwma,
     breaker: AtomicU64,
     ejections_total: AtomicU64,

@@ -101,9 +101,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The caller has taken the place under `requests_max`, which this lease now owns.
+    /// The caller has taken its places under `requests_max` and `endpoint_requests_max`, which this lease now owns.
     pub(super) fn new(endpoint: Arc<Endpoint>, probe: bool, chance: u32) -> Self {
-        endpoint.load().in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             endpoint,
             chance,
@@ -192,9 +191,8 @@ impl Drop for Lease {
             self.count(Outcome::Cancelled);
         }
         self.endpoint
-            .load()
-            .in_flight
-            .fetch_sub(1, Ordering::Relaxed);
-        self.endpoint.shared().limits.release_request();
+            .shared()
+            .limits
+            .release_request(&self.endpoint);
     }
 }

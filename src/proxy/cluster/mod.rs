@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub use circuit::{CircuitOpen, Pass};
@@ -48,7 +49,7 @@ pub use directory::Clusters;
 pub use endpoint::{Endpoint, EndpointId};
 pub use instances::{Instances, Owner};
 pub use lease::{Lease, Outcome};
-pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit};
+pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit, RetryPermit};
 pub use members::{EndpointSet, Member, members};
 pub use retry_budget::RetryBudget;
 
@@ -56,6 +57,10 @@ pub use self::time::nanos;
 use self::view::View;
 use crate::model::{self, ClusterKey, Service};
 use crate::proxy::events::Events;
+
+/// How many endpoints more are asked for room where the one that was picked has none. Policies prefer those that have, so more
+/// would only make refusals dear.
+const OTHERS_MAX: usize = 8;
 
 /// Why no endpoint could be picked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -286,13 +291,20 @@ impl Cluster {
     /// Waits for a place for one more connection, under `pending_max`. It wakes when any worker gives a place of this cluster
     /// back; while [`Limits::pending`] is above 0, workers should rather close connections than keep them idle.
     pub async fn connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
-        let _pending = self.try_pending()?;
+        let _pending = self.try_pending(endpoint)?;
         Ok(ConnectionPermit::wait(endpoint).await)
     }
 
     /// A place to wait for a connection.
-    pub fn try_pending(&self) -> Result<PendingPermit, Overflow> {
-        PendingPermit::acquire(&self.shared)
+    pub fn try_pending(&self, endpoint: &Arc<Endpoint>) -> Result<PendingPermit, Overflow> {
+        PendingPermit::acquire(endpoint)
+    }
+
+    /// The right to retry a request, as far as `retries_max` and the budget allow. It is to be kept until the head of the retry's
+    /// answer has come.
+    pub fn try_retry(&self, now: Instant) -> Option<RetryPermit> {
+        let permit = RetryPermit::acquire(&self.shared).ok()?;
+        self.shared.retry_budget.try_retry(now).then_some(permit)
     }
 
     /// Nobody is healthy, and nobody is to be tried again just now.
@@ -314,7 +326,7 @@ impl Cluster {
         let now = nanos(now);
         let view = self.view(now);
         match view.pick(avoid, now, &self.turn, rng) {
-            Ok((endpoint, probe)) => self.lease(endpoint, probe, now, rng),
+            Ok(picked) => self.lease(&view, picked, avoid, now, rng),
             Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(avoid, now, rng),
             Err(error) => Err(error),
         }
@@ -329,26 +341,65 @@ impl Cluster {
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
         let view = self.refreshed(now);
-        let (endpoint, probe) = view.pick(avoid, now, &self.turn, rng)?;
-        self.lease(endpoint, probe, now, rng)
+        let picked = view.pick(avoid, now, &self.turn, rng)?;
+        self.lease(&view, picked, avoid, now, rng)
     }
 
     fn lease(
         &self,
-        endpoint: &Arc<Endpoint>,
-        probe: bool,
+        view: &View,
+        picked: (&Arc<Endpoint>, bool),
+        avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
-        match self.shared.limits.try_request() {
-            Ok(()) => Ok(Lease::new(endpoint.clone(), probe, rng.u32(..))),
-            Err(limit) => {
-                if probe {
-                    endpoint.judge(breaker::Verdict::None, true, now, 0);
-                }
-                Err(PickError::Overflow(limit))
+        let leased = match self.try_lease(picked, now, rng) {
+            Err(Overflow::EndpointRequests) => {
+                self.lease_of_another(view, picked.0.id, avoid, now, rng)
+            }
+            leased => leased,
+        };
+        leased.map_err(|limit| {
+            self.shared.limits.count_refusal(limit);
+            PickError::Overflow(limit)
+        })
+    }
+
+    /// The endpoint that was picked is at its limit: one that has room, if it is found among a few.
+    #[cold]
+    fn lease_of_another(
+        &self,
+        view: &View,
+        full: EndpointId,
+        avoid: &[EndpointId],
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, Overflow> {
+        let mut avoid: SmallVec<[EndpointId; 16]> = avoid.into();
+        avoid.push(full);
+        for _ in 0..OTHERS_MAX {
+            let Ok(picked) = view.pick(&avoid, now, &self.turn, rng) else {
+                break;
+            };
+            match self.try_lease(picked, now, rng) {
+                Err(Overflow::EndpointRequests) => avoid.push(picked.0.id),
+                leased => return leased,
             }
         }
+        Err(Overflow::EndpointRequests)
+    }
+
+    fn try_lease(
+        &self,
+        (endpoint, probe): (&Arc<Endpoint>, bool),
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, Overflow> {
+        let granted = self.shared.limits.try_request(endpoint);
+        if granted.is_err() && probe {
+            endpoint.judge(breaker::Verdict::None, true, now, 0);
+        }
+        granted.map(|()| Lease::new(endpoint.clone(), probe, rng.u32(..)))
     }
 
     /// Who may be picked, worked out again; waits for another thread that is at it.

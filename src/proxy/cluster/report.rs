@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Cluster;
 use super::breaker::{Breaker, Phase};
 use super::circuit::CircuitReport;
 use super::endpoint::Endpoint;
 use super::health::State;
 use super::plan::Standing;
 use super::time::nanos;
+use super::{Cluster, Overflow};
 use crate::model::EndpointState;
 
 /// A cluster at one moment.
@@ -27,6 +27,10 @@ pub struct Report {
     /// Requests that wait for a connection.
     pub pending: u32,
     pub connections: u32,
+    /// Retries under way.
+    pub retrying: u32,
+    /// How often each limit has refused something, in the order of [`Overflow::ALL`].
+    pub overflows: [u64; Overflow::ALL.len()],
     /// Retries granted in the last 10 s, and how many may be.
     pub retries: (u64, u64),
     /// Ejections since the cluster exists.
@@ -127,6 +131,8 @@ impl Cluster {
             requests: limits.requests(),
             pending: limits.pending(),
             connections: limits.connections(),
+            retrying: limits.retries(),
+            overflows: Overflow::ALL.map(|limit| limits.refused(limit)),
             retries: self.retry_budget().used(now),
             ejections: self.ejections_total(),
             endpoints: set.endpoints.iter().map(|e| e.report(now_nanos)).collect(),

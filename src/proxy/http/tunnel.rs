@@ -181,11 +181,12 @@ async fn first_that_takes_it(
         match connected {
             Ok((stream, permit)) => return Ok((stream, permit, lease)),
             Err(failure) => {
-                lease.settle(
-                    Outcome::ConnectFailure,
-                    exchange.start.elapsed(),
-                    Instant::now(),
-                );
+                // A limit of ours says nothing of the endpoint.
+                let outcome = match failure {
+                    Failure::Overflow { .. } => Outcome::Cancelled,
+                    _ => Outcome::ConnectFailure,
+                };
+                lease.settle(outcome, exchange.start.elapsed(), Instant::now());
                 last = Some(failure);
             }
         }
