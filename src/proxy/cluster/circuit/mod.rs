@@ -7,6 +7,7 @@
 //! All workers share one [`CircuitBreaker`]; passing a closed one writes nothing. It leaves out where refused requests go, and
 //! does not wait: a probe is an ordinary request.
 
+mod pass;
 mod state;
 mod window;
 
@@ -18,10 +19,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+pub use self::pass::Pass;
 use self::state::{Call, Entry, Observation, Phase, Reason, State};
 use self::window::Window;
-use super::breaker::Verdict;
-use super::lease::Outcome;
 use super::time::nanos;
 use crate::model;
 use crate::proxy::events::{Cause, Events, Subject};
@@ -192,45 +192,59 @@ impl CircuitBreaker {
     }
 
     fn judge(&self, call: Option<Call>, probe: Option<u8>, now: u64, chance: u32) {
-        let mut word = self.word.load(Ordering::Acquire);
-        let closed = State::unpack(word).standing() == Standing::Closed;
-        if let Some(call) = call.filter(|_| closed) {
+        let state = State::unpack(self.word.load(Ordering::Acquire));
+        if let Some(call) = call
+            && state.standing() == Standing::Closed
+        {
             self.window.record(call, now);
+            let good = !call.failed && !call.slow;
+            if good && state.phase == (Phase::Closed { failures: 0 }) {
+                return;
+            }
         }
-        let good = call.is_some_and(|call| !call.failed && !call.slow);
-        if State::unpack(word).phase == (Phase::Closed { failures: 0 }) && good {
-            return;
-        }
-        self.move_on(
-            &mut word,
-            &Observation {
-                call,
-                probe,
-                window: match good {
-                    true => Default::default(),
-                    false => self.window.counts(now),
-                },
-                now,
-                chance,
-            },
-        );
+        self.move_on(&Observation {
+            call,
+            probe,
+            window: self.window.counts(now),
+            now,
+            chance,
+        });
     }
 
-    fn move_on(&self, word: &mut u64, seen: &Observation) {
+    /// A call that has been judged as answered has failed all the same.
+    fn judge_late_failure(&self, probe: Option<u8>, now: u64, chance: u32) {
+        if !self.is_open() {
+            self.window.record_late_failure(now);
+        }
+        let call = Call {
+            failed: true,
+            slow: false,
+        };
+        self.move_on(&Observation {
+            call: Some(call),
+            probe,
+            window: self.window.counts(now),
+            now,
+            chance,
+        });
+    }
+
+    fn move_on(&self, seen: &Observation) {
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
-            let before = State::unpack(*word);
+            let before = State::unpack(word);
             let (next, reason) = before.after(seen, &self.policy);
             if next == before {
                 return;
             }
-            match self.swap(*word, next) {
+            match self.swap(word, next) {
                 Ok(()) => {
                     if let Some(reason) = reason {
                         self.moved(before, next, reason, seen.now);
                     }
                     return;
                 }
-                Err(current) => *word = current,
+                Err(current) => word = current,
             }
         }
     }
@@ -336,95 +350,6 @@ fn cause(reason: Reason) -> Cause {
         Reason::SlowShare { .. } => Cause::Slow,
         Reason::ProbeFailed(_) => Cause::ProbeFailed,
         Reason::ProbesAnswered(_) => Cause::Answered,
-    }
-}
-
-/// The right to send one request through a circuit. Dropping it without a verdict tells nothing, and lets another be the probe
-/// where it was one.
-#[must_use = "dropping the pass tells the circuit nothing"]
-#[derive(Debug)]
-pub struct Pass {
-    circuit: Arc<CircuitBreaker>,
-    /// It is a probe, and of which opening.
-    probe: Option<u8>,
-    chance: u32,
-    judged: Judged,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Judged {
-    Not,
-    Answered,
-    /// For good, and whatever comes after.
-    Finally,
-}
-
-impl Pass {
-    fn new(circuit: Arc<CircuitBreaker>, probe: Option<u8>, chance: u32) -> Self {
-        Self {
-            circuit,
-            probe,
-            chance,
-            judged: Judged::Not,
-        }
-    }
-
-    /// The head of the answer that the client gets has come, `latency` after the request did.
-    pub fn answered(&mut self, outcome: Outcome, latency: Duration, now: Instant) {
-        let verdict = outcome.verdict();
-        let failed = verdict.is_failure();
-        if failed || verdict == Verdict::Success {
-            self.judge(failed, latency, now);
-        }
-    }
-
-    /// The client gets no whole answer, and that is the service's doing.
-    pub fn failed(&mut self, latency: Duration, now: Instant) {
-        match self.judged {
-            Judged::Not => self.judge(true, latency, now),
-            Judged::Answered => self.failed_after_all(now),
-            Judged::Finally => {}
-        }
-    }
-
-    fn judge(&mut self, failed: bool, latency: Duration, now: Instant) {
-        let limit = self.circuit.policy.slow_after;
-        let slow = limit.is_some_and(|limit| latency > limit);
-        self.judged = match failed {
-            true => Judged::Finally,
-            false => Judged::Answered,
-        };
-        let call = Some(Call { failed, slow });
-        self.circuit
-            .judge(call, self.probe, nanos(now), self.chance);
-    }
-
-    /// Its body broke off; as a call it has been counted.
-    fn failed_after_all(&mut self, now: Instant) {
-        self.judged = Judged::Finally;
-        let (circuit, now) = (&self.circuit, nanos(now));
-        circuit.window.record_late_failure(now);
-        let call = Call {
-            failed: true,
-            slow: false,
-        };
-        let mut word = circuit.word.load(Ordering::Acquire);
-        let seen = Observation {
-            call: Some(call),
-            probe: self.probe,
-            window: circuit.window.counts(now),
-            now,
-            chance: self.chance,
-        };
-        circuit.move_on(&mut word, &seen);
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        if self.judged == Judged::Not && self.probe.is_some() {
-            self.circuit.judge(None, self.probe, 0, self.chance);
-        }
     }
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::base::rng;
 use crate::model::{CircuitBreaker as Policy, Outlier, Service};
-use crate::proxy::cluster::Cluster;
 use crate::proxy::cluster::testing::{cluster, service};
+use crate::proxy::cluster::{Cluster, Outcome};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
