@@ -214,7 +214,7 @@ pub struct Circuit {
     pub endpoint_pending_max: u32,
     /// Retries that wait for their turn or for the head of their answer.
     pub retries_max: u32,
-    /// Retries at most, in percent of the requests begun in the last 10 s …
+    /// Retries at most, in percent of the requests that were answered well in the last 10 s …
     pub retry_budget_percent: u32,
     /// … plus this many a second.
     pub retry_budget_min_per_second: u32,

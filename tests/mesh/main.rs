@@ -11,3 +11,4 @@ mod health;
 mod lanes;
 mod registry;
 mod reload;
+mod retry_storm;

@@ -158,6 +158,7 @@ impl Lease {
         if outcome == Outcome::Success {
             load.time_to_answers
                 .fetch_add(ewma::nanos(latency) as u64, Ordering::Relaxed);
+            self.endpoint.shared().retry_budget.answered(now);
         }
         match outcome {
             // The breaker has kept the traffic away for as long as that was right; what the failures cost ends with it.

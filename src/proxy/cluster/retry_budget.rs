@@ -1,7 +1,9 @@
 //! How many retries a cluster may send, so that retries never amplify an overload.
 //!
-//! Over the last 10 s, retries are at most a share of the requests begun plus some for each second. A retry is counted when
-//! it is granted, before its back-off wait, so waiting ones count too. Lock-free, in turns of one second.
+//! Over the last 10 s, retries are at most a share of the requests that were answered well, plus some for each second. Where
+//! nothing is answered well, a retry is of no use, and in a chain of services each hop's would multiply with the others'; so it
+//! is the good answers that earn retries, as in gRPC (gRFC A6, "Throttling Retry Attempts") and the AWS SDKs. A retry is counted
+//! when it is granted, before its back-off wait, so waiting ones count too. Lock-free, in turns of one second.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -11,14 +13,14 @@ use super::sliding::{SlidingCount, TURNS};
 use super::time::nanos;
 use crate::model::Circuit;
 
-/// How long requests and retries are remembered.
+/// How long answers and retries are remembered.
 pub const WINDOW_SECONDS: u64 = TURNS as u64;
 
 #[derive(Debug)]
 pub struct RetryBudget {
     percent: AtomicU32,
     min_per_second: AtomicU32,
-    requests: SlidingCount,
+    answers: SlidingCount,
     retries: SlidingCount,
     refused: AtomicU64,
 }
@@ -28,7 +30,7 @@ impl RetryBudget {
         let budget = Self {
             percent: AtomicU32::new(0),
             min_per_second: AtomicU32::new(0),
-            requests: SlidingCount::default(),
+            answers: SlidingCount::default(),
             retries: SlidingCount::default(),
             refused: AtomicU64::new(0),
         };
@@ -43,15 +45,15 @@ impl RetryBudget {
             .store(circuit.retry_budget_min_per_second, Ordering::Relaxed);
     }
 
-    /// A request begins: once for each request, not for each attempt.
-    pub fn request_begun(&self, now: Instant) {
-        self.requests.add(second(now), 1);
+    /// A request was answered well. `now` is in nanoseconds.
+    pub(super) fn answered(&self, now: u64) {
+        self.answers.add(second(now), 1);
     }
 
     /// Whether one more retry may be sent. Granting counts it, also if it is then not sent. Never grants too many; of two
     /// that ask for the last one at the same moment, both may be refused.
     pub fn try_retry(&self, now: Instant) -> bool {
-        let second = second(now);
+        let second = second(nanos(now));
         self.retries.add(second, 1);
         if self.retries.sum(second) <= self.allowed(second) {
             return true;
@@ -63,7 +65,7 @@ impl RetryBudget {
 
     /// Retries granted in the last 10 s, and how many may be in all.
     pub fn used(&self, now: Instant) -> (u64, u64) {
-        let second = second(now);
+        let second = second(nanos(now));
         (self.retries.sum(second), self.allowed(second))
     }
 
@@ -75,13 +77,13 @@ impl RetryBudget {
     fn allowed(&self, second: u32) -> u64 {
         let percent = u64::from(self.percent.load(Ordering::Relaxed));
         let per_second = u64::from(self.min_per_second.load(Ordering::Relaxed));
-        self.requests.sum(second) * percent / 100 + per_second * WINDOW_SECONDS
+        self.answers.sum(second) * percent / 100 + per_second * WINDOW_SECONDS
     }
 }
 
 /// Seconds from 1 on, as turns are.
-fn second(now: Instant) -> u32 {
-    (nanos(now) / 1_000_000_000) as u32 + 1
+fn second(nanos: u64) -> u32 {
+    (nanos / 1_000_000_000) as u32 + 1
 }
 
 #[cfg(test)]
@@ -103,17 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn without_requests_the_minimum_rate_is_left() {
+    fn without_good_answers_the_minimum_rate_is_left() {
         assert_eq!(granted(&budget(20, 10), Instant::now(), 1_000), 100);
     }
 
     #[test]
-    fn a_share_of_the_requests_of_the_last_ten_seconds_is_granted() {
+    fn a_share_of_the_answers_of_the_last_ten_seconds_is_granted() {
         let budget = budget(20, 0);
         let now = Instant::now();
         for second in 0..10 {
             for _ in 0..100 {
-                budget.request_begun(now + Duration::from_secs(second));
+                budget.answered(nanos(now + Duration::from_secs(second)));
             }
         }
         let now = now + Duration::from_secs(9);
@@ -123,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_retries_are_forgotten_after_ten_seconds() {
+    fn answers_and_retries_are_forgotten_after_ten_seconds() {
         let budget = budget(100, 0);
         let now = Instant::now();
-        (0..50).for_each(|_| budget.request_begun(now));
+        (0..50).for_each(|_| budget.answered(nanos(now)));
         assert_eq!(granted(&budget, now, 100), 50);
         let later = now + Duration::from_secs(10);
         assert_eq!(budget.used(later), (0, 0));
-        (0..7).for_each(|_| budget.request_begun(later));
+        (0..7).for_each(|_| budget.answered(nanos(later)));
         assert_eq!(granted(&budget, later, 100), 7);
     }
 

@@ -53,8 +53,6 @@ pub async fn run<D: Downstream>(
     exchange: &mut Exchange,
 ) -> Result<Answered, Ended> {
     let mut tries = Tries::new(session, plan, down, &scratch.request);
-    let budget = plan.destination.cluster.retry_budget();
-    budget.request_begun(exchange.start);
     loop {
         let (attempt, lease) = tries.begin(exchange)?;
         let began = attempt.began;

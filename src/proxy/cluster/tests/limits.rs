@@ -102,6 +102,30 @@ fn retries_are_limited_besides_their_budget() {
     assert_eq!(limits.refused(Overflow::Retries), 1);
 }
 
+#[test]
+fn good_answers_earn_retries_and_failures_do_not() {
+    let service = Service {
+        circuit: Circuit {
+            retry_budget_min_per_second: 0,
+            ..Circuit::default()
+        },
+        ..without_ejection()
+    };
+    let mut scene = Scene::new(service, 1);
+    let granted = |scene: &mut Scene, outcome: Outcome| {
+        for _ in 0..50 {
+            let lease = scene.pick();
+            scene.settle(lease, outcome);
+        }
+        let retry = || scene.cluster.try_retry(scene.now);
+        (0..100).filter(|_| retry().is_some()).count()
+    };
+    assert_eq!(granted(&mut scene, Outcome::GatewayFailure), 0);
+    let shed = Outcome::Shed { retry_after: None };
+    assert_eq!(granted(&mut scene, shed), 0);
+    assert_eq!(granted(&mut scene, Outcome::Success), 10);
+}
+
 #[tokio::test]
 async fn those_who_wait_for_a_connection_get_the_places_given_back() {
     let limited = Service {
