@@ -128,7 +128,7 @@ impl Limits {
         self.refused[limit as usize].load(Ordering::Relaxed)
     }
 
-    /// A refusal is the caller's to count, since another endpoint may have room.
+    /// Refusals here are the caller's to count: another endpoint may have room.
     pub(super) fn try_request(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
         let limits = [Overflow::EndpointRequests, Overflow::Requests];
         self.requests
@@ -146,13 +146,15 @@ impl Limits {
             .inspect_err(|limit| self.count_refusal(*limit))
     }
 
+    /// Refusals here are the caller's to count: it may wait instead.
     fn try_connection(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
         let limits = [Overflow::EndpointConnections, Overflow::Connections];
         self.connections
             .try_acquire(&endpoint.load().connections, limits)
     }
 
-    pub(super) fn count_refusal(&self, limit: Overflow) {
+    /// Something was refused at this limit for good.
+    pub fn count_refusal(&self, limit: Overflow) {
         self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -167,7 +169,10 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     pub(super) fn acquire(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
-        Self::try_once(endpoint).inspect_err(|limit| endpoint.shared().limits.count_refusal(*limit))
+        endpoint.shared().limits.try_connection(endpoint)?;
+        Ok(Self {
+            endpoint: endpoint.clone(),
+        })
     }
 
     pub(super) async fn wait(endpoint: &Arc<Endpoint>) -> Self {
@@ -176,18 +181,11 @@ impl ConnectionPermit {
             let mut returned = std::pin::pin!(limits.connection_returned.notified());
             // Before trying, so that a place given back in between is not missed.
             returned.as_mut().enable();
-            if let Ok(permit) = Self::try_once(endpoint) {
+            if let Ok(permit) = Self::acquire(endpoint) {
                 return permit;
             }
             returned.await;
         }
-    }
-
-    fn try_once(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
-        endpoint.shared().limits.try_connection(endpoint)?;
-        Ok(Self {
-            endpoint: endpoint.clone(),
-        })
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {

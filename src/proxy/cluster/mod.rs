@@ -283,7 +283,7 @@ impl Cluster {
         &self.shared.retry_budget
     }
 
-    /// A place for one more connection to this cluster's endpoint.
+    /// A place for one more connection to this cluster's endpoint. Who does not wait where there is none counts the refusal.
     pub fn try_connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
         ConnectionPermit::acquire(endpoint)
     }

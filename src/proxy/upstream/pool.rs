@@ -228,9 +228,12 @@ impl Pool {
     ) -> Result<(Stream, ConnectionPermit), Failure> {
         let permit = self
             .permit_at_once(destination, endpoint, guise)
-            .map_err(|overflow| Failure::Overflow {
-                cluster: destination.label.to_string(),
-                limit: overflow.limit(),
+            .map_err(|overflow| {
+                destination.cluster.limits().count_refusal(overflow);
+                Failure::Overflow {
+                    cluster: destination.label.to_string(),
+                    limit: overflow.limit(),
+                }
             })?;
         let connected = match handshake(destination, endpoint, true) {
             Ok(handshake) => self.dial(destination, endpoint, guise, handshake).await,
@@ -275,9 +278,11 @@ impl Pool {
             Ok(permit) => return Ok(permit),
             Err(_) => tokio::time::timeout(PENDING_TIMEOUT, cluster.connection(endpoint)).await,
         };
-        waited
-            .unwrap_or(Err(Overflow::Connections))
-            .map_err(|overflow| OpenError::Overflow(overflow.limit()))
+        let waited = waited.unwrap_or_else(|_| {
+            cluster.limits().count_refusal(Overflow::Connections);
+            Err(Overflow::Connections)
+        });
+        waited.map_err(|overflow| OpenError::Overflow(overflow.limit()))
     }
 
     fn permit_at_once(
