@@ -9,7 +9,21 @@ pub struct ClusterView {
     pub name: String,
     /// The balancing policy, as documents write it.
     pub policy: String,
+    /// None where it has no circuit breaker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<CircuitView>,
     pub endpoints: Vec<EndpointView>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct CircuitView {
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+    /// Why requests are refused, and until when; None while it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Requests that it refused, or left to the service that takes over.
+    pub refused: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -79,10 +93,14 @@ pub(super) fn table(clusters: &[ClusterView]) -> String {
     let mut text = String::new();
     for (cluster, rows) in clusters.iter().zip(&rows) {
         text.push_str(&format!(
-            "{} ({}, {} endpoints)\n",
+            "{} ({}, {} endpoints{})\n",
             cluster.name,
             cluster.policy,
-            rows.len()
+            rows.len(),
+            cluster
+                .circuit
+                .as_ref()
+                .map_or_else(String::new, of_circuit)
         ));
         if !rows.is_empty() {
             push_line(&mut text, &COLUMNS.map(String::from), &widths);
@@ -94,6 +112,13 @@ pub(super) fn table(clusters: &[ClusterView]) -> String {
         text.push_str("no clusters\n");
     }
     text
+}
+
+fn of_circuit(circuit: &CircuitView) -> String {
+    match &circuit.why {
+        Some(why) => format!(", circuit {}: {why}", circuit.state),
+        None => format!(", circuit {}", circuit.state),
+    }
 }
 
 fn row(endpoint: &EndpointView) -> [String; 11] {
@@ -147,12 +172,34 @@ mod tests {
                 endpoint("10.0.0.7:8080", ""),
                 endpoint("[2001:db8::1]:8080", "5 failures in a row"),
             ],
+            ..ClusterView::default()
         }]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "default/cart (peak_ewma, 2 endpoints)");
         assert_eq!(lines[1].find("STATE"), lines[2].find("passing"));
         assert_eq!(lines[2].find("passing"), lines[3].find("passing"));
         assert!(lines[3].ends_with("5 failures in a row"));
+    }
+
+    #[test]
+    fn a_circuit_is_said_with_the_cluster_and_why_it_is_open() {
+        let with = |why: Option<&str>| {
+            let state = if why.is_some() { "open" } else { "closed" };
+            table(&[ClusterView {
+                name: "default/cart".into(),
+                policy: "random".into(),
+                circuit: Some(CircuitView {
+                    state: state.into(),
+                    why: why.map(String::from),
+                    refused: 0,
+                }),
+                ..ClusterView::default()
+            }])
+        };
+        let closed = "default/cart (random, 0 endpoints, circuit closed)\n";
+        assert_eq!(with(None), closed);
+        let open = "default/cart (random, 0 endpoints, circuit open: 9 failures in a row)\n";
+        assert_eq!(with(Some("9 failures in a row")), open);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod server;
 mod state;
 
 pub use client::{ProbeError, get, post, probe};
-pub use clusters::{CheckView, ClusterView, EndpointView};
+pub use clusters::{CheckView, CircuitView, ClusterView, EndpointView};
 pub use lanes::LaneView;
 pub use server::serve;
 pub use state::State;

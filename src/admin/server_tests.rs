@@ -165,6 +165,7 @@ async fn clusters_are_a_table_for_people_and_json_for_machines() {
             why: "5 resets in a row".into(),
             ..EndpointView::default()
         }],
+        ..ClusterView::default()
     };
     let views = vec![cluster("default/cart"), cluster("default/shop")];
     let address = start(State {

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::admin::{CheckView, ClusterView, EndpointView, LaneView};
+use crate::admin::{CheckView, CircuitView, ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
 use crate::config::Problem;
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, Class, HostPattern, Lane, LaneLimit, PathMatch, PathNormalization, Route,
-    Service, Snapshot, ValueMatch,
+    BackendTarget, CircuitBreaker, Class, HostPattern, Lane, LaneLimit, PathMatch,
+    PathNormalization, Route, Service, Snapshot, ValueMatch,
 };
+use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
 use crate::proxy::cluster::plan::Standing;
-use crate::proxy::cluster::report::EndpointReport;
-use crate::proxy::cluster::{Clusters, Outcome};
+use crate::proxy::cluster::report::{EndpointReport, Report};
+use crate::proxy::cluster::{Clusters, Outcome, Overflow};
 use crate::proxy::lane::{LaneReport, Lanes};
 use crate::telemetry::metrics::{Registry, Scrape};
 
@@ -31,13 +32,23 @@ pub fn clusters(clusters: &Clusters) -> Vec<ClusterView> {
         if let Some(subset) = &cluster.key.subset {
             name.push_str(&format!("/{subset}"));
         }
+        let report = cluster.report(now);
         ClusterView {
             name,
             policy: cluster.service().balance.policy.as_str().to_owned(),
-            endpoints: cluster.report(now).endpoints.iter().map(endpoint).collect(),
+            circuit: report.circuit.as_ref().map(circuit_view),
+            endpoints: report.endpoints.iter().map(endpoint).collect(),
         }
     };
     clusters.iter().map(view).collect()
+}
+
+fn circuit_view(report: &CircuitReport) -> CircuitView {
+    CircuitView {
+        state: report.standing.as_str().to_owned(),
+        why: report.refusal.as_ref().map(ToString::to_string),
+        refused: report.refused,
+    }
 }
 
 fn endpoint(report: &EndpointReport) -> EndpointView {
@@ -221,12 +232,30 @@ fn service_view(service: &Service) -> Value {
             "connections_max": service.circuit.connections_max,
             "endpoint_connections_max": service.circuit.endpoint_connections_max,
             "requests_max": service.circuit.requests_max,
+            "endpoint_requests_max": service.circuit.endpoint_requests_max,
             "pending_max": service.circuit.pending_max,
+            "endpoint_pending_max": service.circuit.endpoint_pending_max,
+            "retries_max": service.circuit.retries_max,
+            "breaker": service.circuit.breaker.as_ref().map(breaker_view),
         },
         "lane": service.lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
             "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
         })),
+    })
+}
+
+fn breaker_view(breaker: &CircuitBreaker) -> Value {
+    json!({
+        "consecutive_failures": breaker.consecutive_failures,
+        "failure_percent": breaker.failure_percent,
+        "slow_percent": breaker.slow_percent,
+        "slow_after_ms": breaker.slow_after.map(|limit| limit.as_millis() as u64),
+        "requests_min": breaker.requests_min,
+        "window_ms": breaker.window.as_millis() as u64,
+        "open_ms": breaker.open.as_millis() as u64,
+        "open_max_ms": breaker.open_max.as_millis() as u64,
+        "half_open_requests": breaker.half_open_requests,
     })
 }
 
@@ -280,9 +309,13 @@ pub fn register_metrics(metrics: &Registry, clusters: Arc<Clusters>) {
             let port = port.unwrap_or_default();
             let report = cluster.report(now);
             cluster_metrics(scrape, &service, &port, &report.endpoints);
+            if let Some(circuit) = &report.circuit {
+                circuit_metrics(scrape, &service, &port, circuit);
+            }
             if !report.endpoints.iter().any(is_of_interest) {
                 continue;
             }
+            limit_metrics(scrape, &service, &port, &report);
             for endpoint in &report.endpoints {
                 endpoint_metrics(scrape, &service, &port, endpoint);
             }
@@ -325,6 +358,55 @@ fn cluster_metrics(scrape: &mut Scrape, service: &str, port: &str, endpoints: &[
     );
 }
 
+fn limit_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &Report) {
+    let labels = [("service", service), ("port", port)];
+    scrape.gauge(
+        "pillion_upstream_pending",
+        "Requests that wait for a connection.",
+        &labels,
+        f64::from(report.pending),
+    );
+    scrape.gauge(
+        "pillion_upstream_retries_in_flight",
+        "Retries that wait for their turn or for the head of their answer.",
+        &labels,
+        f64::from(report.retrying),
+    );
+    for (limit, count) in std::iter::zip(Overflow::ALL, report.overflows) {
+        scrape.counter(
+            "pillion_circuit_overflow_total",
+            "Requests, connections and retries refused at a limit of the service's `circuit`.",
+            &[labels[0], labels[1], ("limit", limit.limit())],
+            count,
+        );
+    }
+}
+
+fn circuit_metrics(scrape: &mut Scrape, service: &str, port: &str, circuit: &CircuitReport) {
+    let labels = [("service", service), ("port", port)];
+    let open = circuit.standing != circuit::Standing::Closed;
+    scrape.gauge(
+        "pillion_circuit_open",
+        "1 while the service's circuit is open or half-open.",
+        &labels,
+        f64::from(u8::from(open)),
+    );
+    for (to, count) in std::iter::zip(circuit::Standing::ALL, circuit.transitions) {
+        scrape.counter(
+            "pillion_circuit_transitions_total",
+            "Times the service's circuit opened, became half-open, or closed.",
+            &[labels[0], labels[1], ("to", to.as_str())],
+            count,
+        );
+    }
+    scrape.counter(
+        "pillion_circuit_refused_total",
+        "Requests that the open circuit refused, or left to the service that takes over.",
+        &labels,
+        circuit.refused,
+    );
+}
+
 fn endpoint_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &EndpointReport) {
     let address = report.endpoint.address.to_string();
     let labels = [
@@ -353,8 +435,8 @@ fn endpoint_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &End
     );
     let open = matches!(report.standing, Standing::Ejected);
     scrape.gauge(
-        "pillion_circuit_open",
-        "1 while the endpoint's breaker is open.",
+        "pillion_endpoint_ejected",
+        "1 while the endpoint's own breaker is open.",
         &labels,
         f64::from(u8::from(open)),
     );

@@ -25,6 +25,14 @@ pub const BACKEND_WEIGHT: u32 = 1;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 /// Most of any weight, as in the Gateway API.
 pub const WEIGHT_MAX: u64 = 1_000_000;
+/// Most failures in a row that a circuit breaker may wait for, and most requests that try an open circuit at once.
+pub const CIRCUIT_FAILURES_MAX: u64 = 10_000;
+pub const CIRCUIT_PROBES_MAX: u64 = 100;
+/// How far back a circuit breaker may look.
+pub const CIRCUIT_WINDOW: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(600);
+/// More slow requests open a circuit, where only `slow_after` is said.
+pub const CIRCUIT_SLOW_PERCENT: u8 = 50;
 /// Most slots of a lane, and most places in its queue.
 pub const LANE_SLOTS_MAX: u64 = 1_000_000;
 pub const LANE_QUEUE_MAX: u64 = 1_000_000;

@@ -27,8 +27,8 @@ pub use route::{
     Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
-    Balance, Circuit, ClusterKey, Outlier, Policy, Port, Protocol, Service, SlowStart, Subset,
-    UpstreamTls,
+    Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,
+    SlowStart, Subset, UpstreamTls,
 };
 pub use sidecar::{AppHealth, AppPort, AppProbe, InboundMode, Sidecar};
 pub use snapshot::Snapshot;

@@ -201,11 +201,20 @@ impl Default for Outlier {
 /// Circuit limits of a service in this proxy; what is beyond is refused at once.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Circuit {
+    /// None never opens the circuit.
+    pub breaker: Option<CircuitBreaker>,
+    /// Open connections, idle ones included.
     pub connections_max: u32,
     pub endpoint_connections_max: u32,
+    /// Requests until their last byte.
     pub requests_max: u32,
+    pub endpoint_requests_max: u32,
+    /// Requests that wait for a connection.
     pub pending_max: u32,
-    /// Retries at most, in percent of the requests begun in the last 10 s …
+    pub endpoint_pending_max: u32,
+    /// Retries that wait for their turn or for the head of their answer.
+    pub retries_max: u32,
+    /// Retries at most, in percent of the requests that were answered well in the last 10 s …
     pub retry_budget_percent: u32,
     /// … plus this many a second.
     pub retry_budget_min_per_second: u32,
@@ -214,12 +223,59 @@ pub struct Circuit {
 impl Default for Circuit {
     fn default() -> Self {
         Self {
+            breaker: None,
             connections_max: 10_000,
             endpoint_connections_max: 1_024,
             requests_max: 10_000,
+            endpoint_requests_max: 10_000,
             pending_max: 1_024,
+            endpoint_pending_max: 1_024,
+            retries_max: 1_024,
             retry_budget_percent: 20,
             retry_budget_min_per_second: 10,
+        }
+    }
+}
+
+/// When a service's circuit opens, so that requests to it are refused at once, and how it closes again. A request counts once, by what
+/// its client got.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CircuitBreaker {
+    /// Failures in a row (5xx, no connection, a connection that broke, a timeout) that open it; 0 switches it off.
+    pub consecutive_failures: u16,
+    /// A larger share of failures in the window opens it, in percent; 100 switches it off.
+    pub failure_percent: u8,
+    /// A larger share of requests in the window that took longer than `slow_after` opens it, in percent; 100 switches it off.
+    pub slow_percent: u8,
+    /// From a request's arrival to the head of its answer; None takes no request for slow.
+    pub slow_after: Option<Duration>,
+    /// Requests in the window from which shares count.
+    pub requests_min: u32,
+    /// How far back shares reach; it moves by tenths.
+    pub window: Duration,
+    /// How long it is open for the first time, and up to a tenth longer; each time that it opens again while it is tried, or
+    /// less than `open_max` after it has closed, lasts twice as long.
+    pub open: Duration,
+    /// It is open for this long at most, and up to a tenth longer.
+    pub open_max: Duration,
+    /// Requests that try it at once when it is half-open; when as many were answered well it closes, and the first that is not
+    /// opens it again.
+    pub half_open_requests: u8,
+}
+
+/// Hystrix's thresholds, for the shares (<https://github.com/Netflix/Hystrix/wiki/Configuration>).
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 10,
+            failure_percent: 50,
+            slow_percent: 100,
+            slow_after: None,
+            requests_min: 20,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(5),
+            open_max: Duration::from_secs(60),
+            half_open_requests: 3,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Where a rule sends its requests: a cluster with what is needed to speak to its endpoints.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientTls, server_name};
 use crate::model::{Protocol, UpstreamTls};
-use crate::proxy::cluster::{Cluster, Endpoint};
+use crate::proxy::cluster::{Cluster, Endpoint, Pass};
+use crate::proxy::failure::Failure;
 use crate::telemetry::metrics::ServiceSeries;
 
 #[derive(Clone)]
@@ -56,6 +59,19 @@ pub fn alpn(protocol: Option<Protocol>) -> &'static [&'static [u8]] {
 }
 
 impl Destination {
+    /// Asks the circuit for the right to send a request there; None where it has no breaker.
+    pub fn enter(
+        &self,
+        now: Instant,
+        rng: &RefCell<fastrand::Rng>,
+    ) -> Result<Option<Pass>, Failure> {
+        let entered = self.cluster.enter(now, &mut rng.borrow_mut());
+        entered.map_err(|open| Failure::CircuitOpen {
+            cluster: self.label.to_string(),
+            open,
+        })
+    }
+
     /// Whether a request goes out over HTTP/2, when TLS does not negotiate it. An unknown port gets what the client
     /// speaks in the clear, since such a client counts on it; gRPC needs HTTP/2 in any case.
     pub fn wants_http2(&self, downstream_prior_knowledge: bool, grpc: bool) -> bool {

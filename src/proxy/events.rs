@@ -26,6 +26,10 @@ pub enum Cause {
     FailureShare,
     SuccessRate,
     Slow,
+    /// A request that tried an open circuit.
+    ProbeFailed,
+    /// An open circuit's time is up.
+    WaitOver,
     /// It has answered again.
     Answered,
     HealthCheck,
@@ -40,13 +44,15 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 12] = [
+    pub const ALL: [Cause; 14] = [
         Cause::ConnectFailed,
         Cause::ConnectionBroke,
         Cause::ConsecutiveFailures,
         Cause::FailureShare,
         Cause::SuccessRate,
         Cause::Slow,
+        Cause::ProbeFailed,
+        Cause::WaitOver,
         Cause::Answered,
         Cause::HealthCheck,
         Cause::Left,
@@ -63,6 +69,8 @@ impl Cause {
             Cause::FailureShare => "failure_share",
             Cause::SuccessRate => "success_rate",
             Cause::Slow => "slow",
+            Cause::ProbeFailed => "probe_failed",
+            Cause::WaitOver => "wait_over",
             Cause::Answered => "answered",
             Cause::HealthCheck => "health_check",
             Cause::Left => "left",

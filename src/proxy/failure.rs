@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::lane::{Reason, Refusal};
+use crate::proxy::cluster::{CircuitOpen, PickError};
 use crate::telemetry::flags::Flag;
 
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub enum Failure {
         cluster: String,
         limit: &'static str,
     },
+    /// The service's circuit is open: it is spared, and the client's time.
+    CircuitOpen { cluster: String, open: CircuitOpen },
     /// The lane in front of the application had no room, or no time.
     Shed { service: String, refusal: Refusal },
     ConnectFailed {
@@ -89,6 +92,21 @@ pub struct Answer {
 }
 
 impl Failure {
+    /// No endpoint of this cluster could be had.
+    pub fn not_picked(cluster: &str, error: PickError) -> Self {
+        let cluster = cluster.to_owned();
+        match error {
+            PickError::Overflow(limit) => Failure::Overflow {
+                cluster,
+                limit: limit.limit(),
+            },
+            other => Failure::NoEndpoint {
+                cluster,
+                why: other.to_string(),
+            },
+        }
+    }
+
     /// The status and code of the answer, for all but [`Failure::ClientGone`], whose client is not there to read it.
     pub fn answer(&self) -> Answer {
         let (status, flag, proxy_status, next) = match self {
@@ -145,6 +163,12 @@ impl Failure {
                 Flag::UpstreamOverflow,
                 "connection_limit_reached",
                 "Retry later, or raise the limit under `circuit` of the Service.",
+            ),
+            Failure::CircuitOpen { .. } => (
+                503,
+                Flag::UpstreamOverflow,
+                "destination_unavailable",
+                "Retry after the time in Retry-After; /clusters of the admin listener shows the circuit.",
             ),
             Failure::Shed { .. } => (
                 503,
@@ -206,6 +230,31 @@ impl Failure {
         }
     }
 
+    /// The service was asked and did not answer as it should; what was refused before says nothing of it.
+    pub fn speaks_against_service(&self) -> bool {
+        matches!(
+            self,
+            Failure::ConnectFailed { .. }
+                | Failure::UpstreamGone { .. }
+                | Failure::UpstreamCut { .. }
+                | Failure::UpstreamProtocol { .. }
+                | Failure::UpstreamTimeout { .. }
+                | Failure::StreamIdle { .. }
+        )
+    }
+
+    /// When the client may come again, in seconds, where that is known (RFC 9110, section 10.2.3).
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Failure::Shed { refusal, .. } => Some(refusal.retry_after.as_secs()),
+            Failure::CircuitOpen { open, .. } => {
+                let left = open.left.unwrap_or_default();
+                Some((left.as_millis() as u64).div_ceil(1_000).max(1))
+            }
+            _ => None,
+        }
+    }
+
     /// The gRPC status code that stands for this failure (`0` never).
     pub fn grpc_status(&self) -> u8 {
         match self {
@@ -240,6 +289,9 @@ impl fmt::Display for Failure {
                 write!(f, "no healthy endpoint of {cluster}: {why}")
             }
             Failure::Overflow { cluster, limit } => write!(f, "{cluster} is at its limit {limit}"),
+            Failure::CircuitOpen { cluster, open } => {
+                write!(f, "the circuit of {cluster} is open: {open}")
+            }
             Failure::Shed { service, refusal } => {
                 write!(f, "the lane of {service} refused: {}", refusal.reason)
             }

@@ -2,6 +2,7 @@
 
 mod application;
 mod canary;
+mod circuit;
 mod drain;
 mod failover;
 mod faults;
@@ -11,3 +12,4 @@ mod health;
 mod lanes;
 mod registry;
 mod reload;
+mod retry_storm;

@@ -3,6 +3,7 @@
 //! What can be judged within one document is judged here, into the model's own types; what needs the other documents keeps
 //! its [`Spot`](super::problem::Spot) for `compile`.
 
+mod circuit;
 mod document;
 mod filter;
 mod gateway;

@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{health, lane, path};
+use super::{circuit, health, lane, path};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Port,
-    Protocol, Service, SlowStart, Subset, UpstreamTls,
+    Address, Balance, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
+    Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -40,7 +40,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .optional("outlier", |c| c.fields(outlier))
             .unwrap_or_default(),
         circuit: fields
-            .optional("circuit", |c| c.fields(circuit))
+            .optional("circuit", |c| c.fields(circuit::circuit))
             .unwrap_or_default(),
         lane: fields.optional("lane", |c| c.fields(lane::lane)),
         failover,
@@ -213,32 +213,6 @@ fn outlier(fields: &mut Fields<'_, '_>) -> Option<Outlier> {
         base_ejection,
         ejection_max,
         max_ejection_percent: share.unwrap_or(defaults.max_ejection_percent),
-    })
-}
-
-fn circuit(fields: &mut Fields<'_, '_>) -> Option<Circuit> {
-    let defaults = Circuit::default();
-    let limit = |cursor: Cursor<'_>| cursor.number::<u32>(1..=u64::from(u32::MAX));
-    let queue = |cursor: Cursor<'_>| cursor.number::<u32>(0..=u64::from(u32::MAX));
-    let connections = fields.optional("connections_max", limit);
-    let endpoint_connections = fields.optional("endpoint_connections_max", limit);
-    let requests = fields.optional("requests_max", limit);
-    let pending = fields.optional("pending_max", queue);
-    let retries = fields.optional("retries", |cursor| {
-        cursor.fields(|fields| {
-            let percent = fields.optional("budget_percent", |c| c.whole_percent());
-            let least = fields.optional("min_per_second", queue);
-            Some((percent.map(u32::from), least))
-        })
-    });
-    let (percent, least) = retries.unwrap_or_default();
-    Some(Circuit {
-        connections_max: connections.unwrap_or(defaults.connections_max),
-        endpoint_connections_max: endpoint_connections.unwrap_or(defaults.endpoint_connections_max),
-        requests_max: requests.unwrap_or(defaults.requests_max),
-        pending_max: pending.unwrap_or(defaults.pending_max),
-        retry_budget_percent: percent.unwrap_or(defaults.retry_budget_percent),
-        retry_budget_min_per_second: least.unwrap_or(defaults.retry_budget_min_per_second),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::time::{Tick, nanos_of, tick, tick_after};
 use crate::base::backoff::Backoff;
 use crate::model::Outlier;
 
@@ -15,7 +16,7 @@ pub const AVOID: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_s
 /// How long the others wait for a probe's verdict before another request may probe: 10 s.
 pub const PROBE_WAIT: Duration = Duration::from_secs(10);
 
-/// Ejections last up to a tenth longer, so that endpoints that fell together do not return together.
+/// Ejections last up to a tenth longer, so that what fell together does not return together.
 const JITTER: f64 = 0.1;
 
 /// Where the breaker stands. Times are in [`Tick`]s.
@@ -51,19 +52,6 @@ impl Phase {
     }
 }
 
-/// Time in units of 2²⁰ ns (1.05 ms), rounded up: a breaker never opens early.
-type Tick = u64;
-
-fn tick(nanos: u64) -> Tick {
-    nanos >> 20
-}
-
-fn tick_after(nanos: u64, wait: Duration) -> Tick {
-    let until = nanos.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
-    until.div_ceil(1 << 20).min(UNTIL_MAX)
-}
-
-const UNTIL_MAX: Tick = (1 << 40) - 1;
 const CONSECUTIVE_MAX: u16 = (1 << 12) - 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -199,7 +187,7 @@ impl Breaker {
     pub fn due(self) -> Option<u64> {
         match self.phase {
             Phase::Closed | Phase::Retired => None,
-            _ => Some(self.until << 20),
+            _ => Some(nanos_of(self.until)),
         }
     }
 
@@ -349,7 +337,7 @@ impl Breaker {
             unreachable: false,
             ..self
         };
-        let quiet = self.until << 20;
+        let quiet = nanos_of(self.until);
         if self.ejections > 0 && tick(now) >= tick_after(quiet, outlier.ejection_max) {
             next.ejections -= 1;
             next.until = tick(now);
@@ -388,7 +376,8 @@ impl Breaker {
     }
 }
 
-fn jittered(length: Duration, chance: u32) -> Duration {
+/// Up to a tenth longer.
+pub(super) fn jittered(length: Duration, chance: u32) -> Duration {
     let share = f64::from(chance) / f64::from(u32::MAX) * JITTER;
     length
         .saturating_add(Duration::try_from_secs_f64(length.as_secs_f64() * share).unwrap_or(length))

@@ -1,6 +1,7 @@
 //! The breaker's transitions, one observation at a time.
 
 use super::*;
+use crate::proxy::cluster::time::TICK_MAX;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -204,7 +205,7 @@ fn every_state_survives_packing() {
     for phase in Phase::ALL {
         for (unreachable, ejections, consecutive, until) in [
             (false, 0, 0, 0),
-            (true, u8::MAX, CONSECUTIVE_MAX, UNTIL_MAX),
+            (true, u8::MAX, CONSECUTIVE_MAX, TICK_MAX),
             (true, 3, 77, 12_345),
         ] {
             let breaker = Breaker {

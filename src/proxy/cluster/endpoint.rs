@@ -178,7 +178,7 @@ impl Endpoint {
                 Ok(()) => return self.moved(breaker, next, now),
                 Err(current) => {
                     if place {
-                        self.shared.ejected.release();
+                        self.shared.release_ejected();
                     }
                     word = current;
                 }
@@ -191,7 +191,7 @@ impl Endpoint {
         let service = self.shared.service.load();
         let next = breaker.after(seen, &service.outlier);
         let ejects = next.phase.is_ejected() && !breaker.phase.is_ejected();
-        if !ejects || self.shared.ejected.try_acquire() {
+        if !ejects || self.shared.try_eject() {
             return (next, ejects);
         }
         let seen = Observation {
@@ -210,7 +210,7 @@ impl Endpoint {
             self.load.returned.store(now.max(1), Ordering::Relaxed);
         }
         if before.phase.is_ejected() && !after.phase.is_ejected() {
-            self.shared.ejected.release();
+            self.shared.release_ejected();
         }
         self.counted(before, after);
         if before.phase != after.phase {
@@ -268,7 +268,7 @@ impl Endpoint {
 
     /// Ejects it for what several requests have shown together, where the ejection limit leaves room.
     pub(super) fn eject(&self, cause: Cause, evidence: String, now: u64, chance: u32) {
-        if !self.shared.ejected.try_acquire() {
+        if !self.shared.try_eject() {
             return;
         }
         let service = self.shared.service.load();
@@ -277,7 +277,7 @@ impl Endpoint {
         let next = breaker.ejected_now(now, chance, &service.outlier);
         // Whoever has moved it meanwhile has judged it better; the next interval comes soon.
         if breaker.phase != Phase::Closed || self.swap(word, next).is_err() {
-            return self.shared.ejected.release();
+            return self.shared.release_ejected();
         }
         self.counted(breaker, next);
         self.load.out(now);
@@ -367,6 +367,8 @@ fn quiet(breaker: Breaker, verdict: Verdict) -> bool {
 pub(super) struct Load {
     pub(super) in_flight: AtomicU32,
     pub(super) connections: AtomicU32,
+    /// Requests that wait for a connection to it.
+    pub(super) pending: AtomicU32,
     pub(super) latency: PeakEwma,
     breaker: AtomicU64,
     ejections_total: AtomicU64,

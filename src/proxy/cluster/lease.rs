@@ -70,7 +70,7 @@ impl Outcome {
         }
     }
 
-    fn verdict(self) -> Verdict {
+    pub(super) fn verdict(self) -> Verdict {
         match self {
             Outcome::Success => Verdict::Success,
             Outcome::Failure5xx => Verdict::Failure,
@@ -101,9 +101,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The caller has taken the place under `requests_max`, which this lease now owns.
+    /// The caller has taken its places under `requests_max` and `endpoint_requests_max`, which this lease now owns.
     pub(super) fn new(endpoint: Arc<Endpoint>, probe: bool, chance: u32) -> Self {
-        endpoint.load().in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             endpoint,
             chance,
@@ -159,6 +158,7 @@ impl Lease {
         if outcome == Outcome::Success {
             load.time_to_answers
                 .fetch_add(ewma::nanos(latency) as u64, Ordering::Relaxed);
+            self.endpoint.shared().retry_budget.answered(now);
         }
         match outcome {
             // The breaker has kept the traffic away for as long as that was right; what the failures cost ends with it.
@@ -192,9 +192,8 @@ impl Drop for Lease {
             self.count(Outcome::Cancelled);
         }
         self.endpoint
-            .load()
-            .in_flight
-            .fetch_sub(1, Ordering::Relaxed);
-        self.endpoint.shared().limits.release_request();
+            .shared()
+            .limits
+            .release_request(&self.endpoint);
     }
 }

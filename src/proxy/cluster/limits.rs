@@ -16,29 +16,41 @@ use crate::model::Circuit;
 pub enum Overflow {
     /// `circuit.requests_max`
     Requests,
+    /// `circuit.endpoint_requests_max`
+    EndpointRequests,
     /// `circuit.pending_max`
     Pending,
+    /// `circuit.endpoint_pending_max`
+    EndpointPending,
     /// `circuit.connections_max`
     Connections,
     /// `circuit.endpoint_connections_max`
     EndpointConnections,
+    /// `circuit.retries_max`
+    Retries,
 }
 
 impl Overflow {
-    pub const ALL: [Overflow; 4] = [
+    pub const ALL: [Overflow; 7] = [
         Overflow::Requests,
+        Overflow::EndpointRequests,
         Overflow::Pending,
+        Overflow::EndpointPending,
         Overflow::Connections,
         Overflow::EndpointConnections,
+        Overflow::Retries,
     ];
 
     /// The limit's name, for logs, metrics and answers.
     pub fn limit(self) -> &'static str {
         match self {
             Overflow::Requests => "requests_max",
+            Overflow::EndpointRequests => "endpoint_requests_max",
             Overflow::Pending => "pending_max",
+            Overflow::EndpointPending => "endpoint_pending_max",
             Overflow::Connections => "connections_max",
             Overflow::EndpointConnections => "endpoint_connections_max",
+            Overflow::Retries => "retries_max",
         }
     }
 }
@@ -58,10 +70,10 @@ impl std::error::Error for Overflow {}
 /// The counts of one cluster and their limits. Limits may change at any time; what is held above a lowered one stays.
 #[derive(Debug)]
 pub struct Limits {
-    requests: Gauge,
-    pending: Gauge,
-    connections: Gauge,
-    endpoint_connections_max: AtomicU32,
+    requests: Pair,
+    pending: Pair,
+    connections: Pair,
+    retries: Gauge,
     refused: [AtomicU64; Overflow::ALL.len()],
     connection_returned: Notify,
 }
@@ -69,10 +81,10 @@ pub struct Limits {
 impl Limits {
     pub(super) fn new(circuit: &Circuit) -> Self {
         let limits = Self {
-            requests: Gauge::default(),
-            pending: Gauge::default(),
-            connections: Gauge::default(),
-            endpoint_connections_max: AtomicU32::new(0),
+            requests: Pair::default(),
+            pending: Pair::default(),
+            connections: Pair::default(),
+            retries: Gauge::default(),
             refused: Default::default(),
             connection_returned: Notify::new(),
         };
@@ -81,27 +93,34 @@ impl Limits {
     }
 
     pub(super) fn set(&self, circuit: &Circuit) {
-        self.requests.set_max(circuit.requests_max);
-        self.pending.set_max(circuit.pending_max);
-        self.connections.set_max(circuit.connections_max);
-        self.endpoint_connections_max
-            .store(circuit.endpoint_connections_max, Ordering::Relaxed);
+        self.requests
+            .set_max(circuit.requests_max, circuit.endpoint_requests_max);
+        self.pending
+            .set_max(circuit.pending_max, circuit.endpoint_pending_max);
+        self.connections
+            .set_max(circuit.connections_max, circuit.endpoint_connections_max);
+        self.retries.set_max(circuit.retries_max);
         self.connection_returned.notify_waiters();
     }
 
     /// Requests that hold a lease.
     pub fn requests(&self) -> u32 {
-        self.requests.now()
+        self.requests.service.now()
     }
 
     /// Requests that wait for a connection.
     pub fn pending(&self) -> u32 {
-        self.pending.now()
+        self.pending.service.now()
     }
 
     /// Open connections, idle ones included.
     pub fn connections(&self) -> u32 {
-        self.connections.now()
+        self.connections.service.now()
+    }
+
+    /// Retries from when they are granted until the head of their answer has come.
+    pub fn retries(&self) -> u32 {
+        self.retries.now()
     }
 
     /// How often a limit has refused something.
@@ -109,41 +128,34 @@ impl Limits {
         self.refused[limit as usize].load(Ordering::Relaxed)
     }
 
-    pub(super) fn try_request(&self) -> Result<(), Overflow> {
-        self.granted(self.requests.try_acquire(), Overflow::Requests)
+    /// Refusals here are the caller's to count: another endpoint may have room.
+    pub(super) fn try_request(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
+        let limits = [Overflow::EndpointRequests, Overflow::Requests];
+        self.requests
+            .try_acquire(&endpoint.load().in_flight, limits)
     }
 
-    pub(super) fn release_request(&self) {
-        self.requests.release();
+    pub(super) fn release_request(&self, endpoint: &Endpoint) {
+        self.requests.release(&endpoint.load().in_flight);
     }
 
-    pub(super) fn try_pending(&self) -> Result<(), Overflow> {
-        self.granted(self.pending.try_acquire(), Overflow::Pending)
+    fn try_pending(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
+        let limits = [Overflow::EndpointPending, Overflow::Pending];
+        self.pending
+            .try_acquire(&endpoint.load().pending, limits)
+            .inspect_err(|limit| self.count_refusal(*limit))
     }
 
+    /// Refusals here are the caller's to count: it may wait instead.
     fn try_connection(&self, endpoint: &Endpoint) -> Result<(), Overflow> {
-        let endpoint_max = self.endpoint_connections_max.load(Ordering::Relaxed);
-        let connections = &endpoint.load().connections;
-        if !try_increment(connections, endpoint_max) {
-            return Err(Overflow::EndpointConnections);
-        }
-        if !self.connections.try_acquire() {
-            connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Overflow::Connections);
-        }
-        Ok(())
+        let limits = [Overflow::EndpointConnections, Overflow::Connections];
+        self.connections
+            .try_acquire(&endpoint.load().connections, limits)
     }
 
-    fn count_refusal(&self, limit: Overflow) {
+    /// Something was refused at this limit for good.
+    pub fn count_refusal(&self, limit: Overflow) {
         self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn granted(&self, granted: bool, limit: Overflow) -> Result<(), Overflow> {
-        if granted {
-            return Ok(());
-        }
-        self.count_refusal(limit);
-        Err(limit)
     }
 }
 
@@ -157,7 +169,10 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     pub(super) fn acquire(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
-        Self::try_once(endpoint).inspect_err(|limit| endpoint.shared().limits.count_refusal(*limit))
+        endpoint.shared().limits.try_connection(endpoint)?;
+        Ok(Self {
+            endpoint: endpoint.clone(),
+        })
     }
 
     pub(super) async fn wait(endpoint: &Arc<Endpoint>) -> Self {
@@ -166,18 +181,11 @@ impl ConnectionPermit {
             let mut returned = std::pin::pin!(limits.connection_returned.notified());
             // Before trying, so that a place given back in between is not missed.
             returned.as_mut().enable();
-            if let Ok(permit) = Self::try_once(endpoint) {
+            if let Ok(permit) = Self::acquire(endpoint) {
                 return permit;
             }
             returned.await;
         }
-    }
-
-    fn try_once(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
-        endpoint.shared().limits.try_connection(endpoint)?;
-        Ok(Self {
-            endpoint: endpoint.clone(),
-        })
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {
@@ -188,11 +196,9 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let limits = &self.endpoint.shared().limits;
-        self.endpoint
-            .load()
+        limits
             .connections
-            .fetch_sub(1, Ordering::Relaxed);
-        limits.connections.release();
+            .release(&self.endpoint.load().connections);
         limits.connection_returned.notify_waiters();
     }
 }
@@ -201,21 +207,78 @@ impl Drop for ConnectionPermit {
 #[must_use = "dropping the permit gives the place in the queue back"]
 #[derive(Debug)]
 pub struct PendingPermit {
-    shared: Arc<super::Shared>,
+    endpoint: Arc<Endpoint>,
 }
 
 impl PendingPermit {
-    pub(super) fn acquire(shared: &Arc<super::Shared>) -> Result<Self, Overflow> {
-        shared.limits.try_pending()?;
+    pub(super) fn acquire(endpoint: &Arc<Endpoint>) -> Result<Self, Overflow> {
+        endpoint.shared().limits.try_pending(endpoint)?;
         Ok(Self {
-            shared: shared.clone(),
+            endpoint: endpoint.clone(),
         })
     }
 }
 
 impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.shared.limits.pending.release();
+        let limits = &self.endpoint.shared().limits;
+        limits.pending.release(&self.endpoint.load().pending);
+    }
+}
+
+/// The right to retry a request. Dropping it lets another be retried.
+#[must_use = "dropping the permit gives the retry's place back"]
+#[derive(Debug)]
+pub struct RetryPermit {
+    shared: Arc<super::Shared>,
+}
+
+impl RetryPermit {
+    pub(super) fn acquire(shared: &Arc<super::Shared>) -> Result<Self, Overflow> {
+        if !shared.limits.retries.try_acquire() {
+            shared.limits.count_refusal(Overflow::Retries);
+            return Err(Overflow::Retries);
+        }
+        Ok(Self {
+            shared: shared.clone(),
+        })
+    }
+}
+
+impl Drop for RetryPermit {
+    fn drop(&mut self) {
+        self.shared.limits.retries.release();
+    }
+}
+
+/// A limit of the service and one of each of its endpoints, whose places are taken and given back together.
+#[derive(Default, Debug)]
+struct Pair {
+    service: Gauge,
+    endpoint_max: AtomicU32,
+}
+
+impl Pair {
+    fn set_max(&self, service: u32, endpoint: u32) {
+        self.service.set_max(service);
+        self.endpoint_max.store(endpoint, Ordering::Relaxed);
+    }
+
+    /// A place at the endpoint, which has taken so many, and at the service; or which limit is reached, of these two.
+    fn try_acquire(&self, endpoint: &AtomicU32, limits: [Overflow; 2]) -> Result<(), Overflow> {
+        if !try_increment(endpoint, self.endpoint_max.load(Ordering::Relaxed)) {
+            return Err(limits[0]);
+        }
+        if !self.service.try_acquire() {
+            endpoint.fetch_sub(1, Ordering::Relaxed);
+            return Err(limits[1]);
+        }
+        Ok(())
+    }
+
+    fn release(&self, endpoint: &AtomicU32) {
+        endpoint.fetch_sub(1, Ordering::Relaxed);
+        self.service.release();
     }
 }
 
@@ -244,7 +307,7 @@ impl Gauge {
     }
 }
 
-fn try_increment(count: &AtomicU32, max: u32) -> bool {
+pub(super) fn try_increment(count: &AtomicU32, max: u32) -> bool {
     let mut now = count.load(Ordering::Relaxed);
     while now < max {
         match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
@@ -282,11 +345,8 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_by_limit() {
-        let limits = Limits::new(&Circuit {
-            pending_max: 0,
-            ..Circuit::default()
-        });
-        assert_eq!(limits.try_pending(), Err(Overflow::Pending));
+        let limits = Limits::new(&Circuit::default());
+        limits.count_refusal(Overflow::Pending);
         assert_eq!(limits.refused(Overflow::Pending), 1);
         assert_eq!(limits.refused(Overflow::Requests), 0);
     }

@@ -2,8 +2,8 @@
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
 //! [`outlier`] how they compare,
-//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
-//! [`lease`] holds what was given until the answer's last byte.
+//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed,
+//! [`circuit`] whether anything is, and [`lease`] holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
 //! atomics. Only the first pick after a change (an endpoint came or went, a breaker moved, a time is up) works out again who
@@ -14,6 +14,7 @@
 
 pub mod balancer;
 pub mod breaker;
+pub mod circuit;
 pub mod directory;
 pub mod endpoint;
 pub mod health;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod report;
 pub mod resolve;
 pub mod retry_budget;
+mod sliding;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -35,17 +37,19 @@ mod view;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
+pub use circuit::{CircuitOpen, Pass};
 pub use directory::Clusters;
 pub use endpoint::{Endpoint, EndpointId};
 pub use instances::{Instances, Owner};
 pub use lease::{Lease, Outcome};
-pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit};
+pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit, RetryPermit};
 pub use members::{EndpointSet, Member, members};
 pub use retry_budget::RetryBudget;
 
@@ -53,6 +57,10 @@ pub use self::time::nanos;
 use self::view::View;
 use crate::model::{self, ClusterKey, Service};
 use crate::proxy::events::Events;
+
+/// How many endpoints more are asked for room where the one that was picked has none. Policies prefer those that have, so more
+/// would only make refusals dear.
+const OTHERS_MAX: usize = 8;
 
 /// Why no endpoint could be picked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,8 +126,11 @@ pub(super) struct Shared {
     events: Events,
     limits: Limits,
     retry_budget: RetryBudget,
-    /// Endpoints that are ejected, and how many may be.
-    ejected: limits::Gauge,
+    circuit: circuit::Slot,
+    /// How many there are.
+    endpoints: AtomicUsize,
+    /// Endpoints that are ejected.
+    ejected: AtomicU32,
     ejections_total: AtomicU64,
     /// Grows when somebody's health or the policy changes: views of an earlier generation are outdated.
     generation: AtomicU64,
@@ -128,6 +139,33 @@ pub(super) struct Shared {
 impl Shared {
     fn health_changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A place among the ejected, where there is one. Its holder gives it back by [`Shared::release_ejected`].
+    fn try_eject(&self) -> bool {
+        limits::try_increment(&self.ejected, self.ejected_max())
+    }
+
+    fn release_ejected(&self) {
+        self.ejected.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// At most `max_ejection_percent`, but always one; all where another service takes over, or an open circuit does.
+    fn ejected_max(&self) -> u32 {
+        let service = self.service.load();
+        let percent = match service.failover.is_some() || self.circuit.is_open() {
+            true => 100,
+            false => u64::from(service.outlier.max_ejection_percent),
+        };
+        let endpoints = self.endpoints.load(Ordering::Relaxed) as u64;
+        (endpoints * percent / 100).clamp(1, u64::from(u32::MAX)) as u32
+    }
+
+    fn set_circuit(&self, circuit: &model::Circuit) {
+        self.limits.set(circuit);
+        self.retry_budget.set(circuit);
+        let breaker = circuit.breaker.as_ref();
+        self.circuit.set(breaker, &self.label, &self.events);
     }
 }
 
@@ -148,19 +186,23 @@ impl Cluster {
             Some(subset) => format!("{}/{subset}", key.service),
             None => key.service.to_string(),
         };
+        let shared = Shared {
+            service: ArcSwap::new(service.clone()),
+            label: label.into(),
+            events,
+            limits: Limits::new(&service.circuit),
+            retry_budget: RetryBudget::new(&service.circuit),
+            circuit: circuit::Slot::default(),
+            endpoints: AtomicUsize::new(0),
+            ejected: AtomicU32::new(0),
+            ejections_total: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+        };
+        shared.set_circuit(&service.circuit);
         Arc::new(Self {
             key,
             zone,
-            shared: Arc::new(Shared {
-                service: ArcSwap::new(service.clone()),
-                label: label.into(),
-                events,
-                limits: Limits::new(&service.circuit),
-                retry_budget: RetryBudget::new(&service.circuit),
-                ejected: limits::Gauge::default(),
-                ejections_total: AtomicU64::new(0),
-                generation: AtomicU64::new(0),
-            }),
+            shared: Arc::new(shared),
             set: ArcSwap::default(),
             view: ArcSwap::default(),
             // Proxies that start together do not begin with the same endpoint.
@@ -189,9 +231,7 @@ impl Cluster {
     pub fn update_service(&self, service: &Arc<Service>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.service.store(service.clone());
-        self.shared.limits.set(&service.circuit);
-        self.shared.retry_budget.set(&service.circuit);
-        self.limit_ejections(self.set.load().endpoints.len());
+        self.shared.set_circuit(&service.circuit);
         self.shared.health_changed();
     }
 
@@ -207,22 +247,11 @@ impl Cluster {
         let Some(set) = self.set.load().with(members, &self.shared) else {
             return;
         };
-        self.limit_ejections(set.endpoints.len());
+        self.shared
+            .endpoints
+            .store(set.endpoints.len(), Ordering::Relaxed);
         self.set.store(Arc::new(set));
         self.shared.health_changed();
-    }
-
-    /// At most `max_ejection_percent`, but always one; all where another service takes over.
-    fn limit_ejections(&self, endpoints: usize) {
-        let service = self.shared.service.load();
-        let percent = match service.failover {
-            Some(_) => 100,
-            None => u64::from(service.outlier.max_ejection_percent),
-        };
-        let max = (endpoints as u64 * percent / 100).max(1);
-        self.shared
-            .ejected
-            .set_max(max.min(u64::from(u32::MAX)) as u32);
     }
 
     pub fn endpoints(&self) -> Arc<EndpointSet> {
@@ -234,6 +263,18 @@ impl Cluster {
         self.shared.ejections_total.load(Ordering::Relaxed)
     }
 
+    /// Asks the circuit for the right to send the service a request; None where it has no breaker.
+    pub fn enter(
+        &self,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Option<Pass>, CircuitOpen> {
+        match self.shared.circuit.get() {
+            None => Ok(None),
+            Some(circuit) => circuit.enter(now, rng.u32(..)).map(Some),
+        }
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
@@ -242,7 +283,7 @@ impl Cluster {
         &self.shared.retry_budget
     }
 
-    /// A place for one more connection to this cluster's endpoint.
+    /// A place for one more connection to this cluster's endpoint. Who does not wait where there is none counts the refusal.
     pub fn try_connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
         ConnectionPermit::acquire(endpoint)
     }
@@ -250,13 +291,20 @@ impl Cluster {
     /// Waits for a place for one more connection, under `pending_max`. It wakes when any worker gives a place of this cluster
     /// back; while [`Limits::pending`] is above 0, workers should rather close connections than keep them idle.
     pub async fn connection(&self, endpoint: &Arc<Endpoint>) -> Result<ConnectionPermit, Overflow> {
-        let _pending = self.try_pending()?;
+        let _pending = self.try_pending(endpoint)?;
         Ok(ConnectionPermit::wait(endpoint).await)
     }
 
     /// A place to wait for a connection.
-    pub fn try_pending(&self) -> Result<PendingPermit, Overflow> {
-        PendingPermit::acquire(&self.shared)
+    pub fn try_pending(&self, endpoint: &Arc<Endpoint>) -> Result<PendingPermit, Overflow> {
+        PendingPermit::acquire(endpoint)
+    }
+
+    /// The right to retry a request, as far as `retries_max` and the budget allow. It is to be kept until the head of the retry's
+    /// answer has come.
+    pub fn try_retry(&self, now: Instant) -> Option<RetryPermit> {
+        let permit = RetryPermit::acquire(&self.shared).ok()?;
+        self.shared.retry_budget.try_retry(now).then_some(permit)
     }
 
     /// Nobody is healthy, and nobody is to be tried again just now.
@@ -278,7 +326,7 @@ impl Cluster {
         let now = nanos(now);
         let view = self.view(now);
         match view.pick(avoid, now, &self.turn, rng) {
-            Ok((endpoint, probe)) => self.lease(endpoint, probe, now, rng),
+            Ok(picked) => self.lease(&view, picked, avoid, now, rng),
             Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(avoid, now, rng),
             Err(error) => Err(error),
         }
@@ -293,26 +341,65 @@ impl Cluster {
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
         let view = self.refreshed(now);
-        let (endpoint, probe) = view.pick(avoid, now, &self.turn, rng)?;
-        self.lease(endpoint, probe, now, rng)
+        let picked = view.pick(avoid, now, &self.turn, rng)?;
+        self.lease(&view, picked, avoid, now, rng)
     }
 
     fn lease(
         &self,
-        endpoint: &Arc<Endpoint>,
-        probe: bool,
+        view: &View,
+        picked: (&Arc<Endpoint>, bool),
+        avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
-        match self.shared.limits.try_request() {
-            Ok(()) => Ok(Lease::new(endpoint.clone(), probe, rng.u32(..))),
-            Err(limit) => {
-                if probe {
-                    endpoint.judge(breaker::Verdict::None, true, now, 0);
-                }
-                Err(PickError::Overflow(limit))
+        let leased = match self.try_lease(picked, now, rng) {
+            Err(Overflow::EndpointRequests) => {
+                self.lease_of_another(view, picked.0.id, avoid, now, rng)
+            }
+            leased => leased,
+        };
+        leased.map_err(|limit| {
+            self.shared.limits.count_refusal(limit);
+            PickError::Overflow(limit)
+        })
+    }
+
+    /// The endpoint that was picked is at its limit: one that has room, if it is found among a few.
+    #[cold]
+    fn lease_of_another(
+        &self,
+        view: &View,
+        full: EndpointId,
+        avoid: &[EndpointId],
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, Overflow> {
+        let mut avoid: SmallVec<[EndpointId; 16]> = avoid.into();
+        avoid.push(full);
+        for _ in 0..OTHERS_MAX {
+            let Ok(picked) = view.pick(&avoid, now, &self.turn, rng) else {
+                break;
+            };
+            match self.try_lease(picked, now, rng) {
+                Err(Overflow::EndpointRequests) => avoid.push(picked.0.id),
+                leased => return leased,
             }
         }
+        Err(Overflow::EndpointRequests)
+    }
+
+    fn try_lease(
+        &self,
+        (endpoint, probe): (&Arc<Endpoint>, bool),
+        now: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, Overflow> {
+        let granted = self.shared.limits.try_request(endpoint);
+        if granted.is_err() && probe {
+            endpoint.judge(breaker::Verdict::None, true, now, 0);
+        }
+        granted.map(|()| Lease::new(endpoint.clone(), probe, rng.u32(..)))
     }
 
     /// Who may be picked, worked out again; waits for another thread that is at it.

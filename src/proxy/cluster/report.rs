@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Cluster;
 use super::breaker::{Breaker, Phase};
+use super::circuit::CircuitReport;
 use super::endpoint::Endpoint;
 use super::health::State;
 use super::plan::Standing;
 use super::time::nanos;
+use super::{Cluster, Overflow};
 use crate::model::EndpointState;
 
 /// A cluster at one moment.
@@ -19,11 +20,17 @@ use crate::model::EndpointState;
 pub struct Report {
     /// More than half of the endpoints are not healthy, so ejected ones are used too.
     pub panic: bool,
+    /// None where it has no breaker.
+    pub circuit: Option<CircuitReport>,
     /// Requests that hold a lease.
     pub requests: u32,
     /// Requests that wait for a connection.
     pub pending: u32,
     pub connections: u32,
+    /// Retries under way.
+    pub retrying: u32,
+    /// How often each limit has refused something, in the order of [`Overflow::ALL`].
+    pub overflows: [u64; Overflow::ALL.len()],
     /// Retries granted in the last 10 s, and how many may be.
     pub retries: (u64, u64),
     /// Ejections since the cluster exists.
@@ -120,9 +127,12 @@ impl Cluster {
         let set = self.endpoints();
         Report {
             panic: self.view(now_nanos).panic,
+            circuit: self.shared.circuit.get().map(|c| c.report(now_nanos)),
             requests: limits.requests(),
             pending: limits.pending(),
             connections: limits.connections(),
+            retrying: limits.retries(),
+            overflows: Overflow::ALL.map(|limit| limits.refused(limit)),
             retries: self.retry_budget().used(now),
             ejections: self.ejections_total(),
             endpoints: set.endpoints.iter().map(|e| e.report(now_nanos)).collect(),

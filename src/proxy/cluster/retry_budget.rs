@@ -1,31 +1,28 @@
 //! How many retries a cluster may send, so that retries never amplify an overload.
 //!
-//! Over the last 10 s, retries are at most a share of the requests begun plus some for each second. A retry is counted when
-//! it is granted, before its back-off wait, so waiting ones count too. Lock-free: a ring of buckets of one second.
+//! Over the last 10 s, retries are at most a share of the requests that were answered well, plus some for each second. Where
+//! nothing is answered well, a retry is of no use, and in a chain of services each hop's would multiply with the others'; so it
+//! is the good answers that earn retries, as in gRPC (gRFC A6, "Throttling Retry Attempts") and the AWS SDKs. A retry is counted
+//! when it is granted, before its back-off wait, so waiting ones count too. Lock-free, in turns of one second.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use super::sliding::{SlidingCount, TURNS};
 use super::time::nanos;
 use crate::model::Circuit;
 
-/// How long requests and retries are remembered.
-pub const WINDOW_SECONDS: u64 = 10;
+/// How long answers and retries are remembered.
+pub const WINDOW_SECONDS: u64 = TURNS as u64;
 
 #[derive(Debug)]
 pub struct RetryBudget {
     percent: AtomicU32,
     min_per_second: AtomicU32,
-    buckets: [Bucket; WINDOW_SECONDS as usize],
+    answers: SlidingCount,
+    retries: SlidingCount,
     refused: AtomicU64,
-}
-
-/// What began in one second. Each word is the second in its upper half and a count in its lower.
-#[derive(Default, Debug)]
-struct Bucket {
-    requests: AtomicU64,
-    retries: AtomicU64,
 }
 
 impl RetryBudget {
@@ -33,7 +30,8 @@ impl RetryBudget {
         let budget = Self {
             percent: AtomicU32::new(0),
             min_per_second: AtomicU32::new(0),
-            buckets: Default::default(),
+            answers: SlidingCount::default(),
+            retries: SlidingCount::default(),
             refused: AtomicU64::new(0),
         };
         budget.set(circuit);
@@ -47,31 +45,28 @@ impl RetryBudget {
             .store(circuit.retry_budget_min_per_second, Ordering::Relaxed);
     }
 
-    /// A request begins: once for each request, not for each attempt.
-    pub fn request_begun(&self, now: Instant) {
-        let second = second(now);
-        add(&self.bucket(second).requests, second, 1);
+    /// A request was answered well. `now` is in nanoseconds.
+    pub(super) fn answered(&self, now: u64) {
+        self.answers.add(second(now), 1);
     }
 
     /// Whether one more retry may be sent. Granting counts it, also if it is then not sent. Never grants too many; of two
     /// that ask for the last one at the same moment, both may be refused.
     pub fn try_retry(&self, now: Instant) -> bool {
-        let second = second(now);
-        let retries = &self.bucket(second).retries;
-        add(retries, second, 1);
-        let (requested, retried) = self.sums(second);
-        if retried <= self.allowed(requested) {
+        let second = second(nanos(now));
+        self.retries.add(second, 1);
+        if self.retries.sum(second) <= self.allowed(second) {
             return true;
         }
-        add(retries, second, -1);
+        self.retries.add(second, -1);
         self.refused.fetch_add(1, Ordering::Relaxed);
         false
     }
 
     /// Retries granted in the last 10 s, and how many may be in all.
     pub fn used(&self, now: Instant) -> (u64, u64) {
-        let (requested, retried) = self.sums(second(now));
-        (retried, self.allowed(requested))
+        let second = second(nanos(now));
+        (self.retries.sum(second), self.allowed(second))
     }
 
     /// How often a retry has been refused.
@@ -79,61 +74,16 @@ impl RetryBudget {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn allowed(&self, requested: u64) -> u64 {
+    fn allowed(&self, second: u32) -> u64 {
         let percent = u64::from(self.percent.load(Ordering::Relaxed));
         let per_second = u64::from(self.min_per_second.load(Ordering::Relaxed));
-        requested * percent / 100 + per_second * WINDOW_SECONDS
-    }
-
-    fn sums(&self, second: u32) -> (u64, u64) {
-        self.buckets.iter().fold((0, 0), |(requests, retries), b| {
-            (
-                requests + recent(&b.requests, second),
-                retries + recent(&b.retries, second),
-            )
-        })
-    }
-
-    fn bucket(&self, second: u32) -> &Bucket {
-        &self.buckets[(u64::from(second) % WINDOW_SECONDS) as usize]
+        self.answers.sum(second) * percent / 100 + per_second * WINDOW_SECONDS
     }
 }
 
-/// Seconds from 1 on, so that an untouched bucket belongs to none.
-fn second(now: Instant) -> u32 {
-    (nanos(now) / 1_000_000_000) as u32 + 1
-}
-
-/// Adds to the count of `second`, which starts at zero where the bucket still holds an older second. A thread whose clock is
-/// a turn behind adds to the newer second instead of destroying it.
-fn add(word: &AtomicU64, second: u32, change: i32) {
-    let mut current = word.load(Ordering::Relaxed);
-    loop {
-        let (stamp, count) = ((current >> 32) as u32, current as u32);
-        let next = if stamp >= second {
-            pack(stamp, count.saturating_add_signed(change))
-        } else {
-            pack(second, change.max(0) as u32)
-        };
-        match word.compare_exchange_weak(current, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(changed) => current = changed,
-        }
-    }
-}
-
-fn pack(second: u32, count: u32) -> u64 {
-    u64::from(second) << 32 | u64::from(count)
-}
-
-fn recent(word: &AtomicU64, second: u32) -> u64 {
-    let current = word.load(Ordering::Relaxed);
-    let age = u64::from(second.saturating_sub((current >> 32) as u32));
-    if age < WINDOW_SECONDS {
-        current & u64::from(u32::MAX)
-    } else {
-        0
-    }
+/// Seconds from 1 on, as turns are.
+fn second(nanos: u64) -> u32 {
+    (nanos / 1_000_000_000) as u32 + 1
 }
 
 #[cfg(test)]
@@ -155,17 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn without_requests_the_minimum_rate_is_left() {
+    fn without_good_answers_the_minimum_rate_is_left() {
         assert_eq!(granted(&budget(20, 10), Instant::now(), 1_000), 100);
     }
 
     #[test]
-    fn a_share_of_the_requests_of_the_last_ten_seconds_is_granted() {
+    fn a_share_of_the_answers_of_the_last_ten_seconds_is_granted() {
         let budget = budget(20, 0);
         let now = Instant::now();
         for second in 0..10 {
             for _ in 0..100 {
-                budget.request_begun(now + Duration::from_secs(second));
+                budget.answered(nanos(now + Duration::from_secs(second)));
             }
         }
         let now = now + Duration::from_secs(9);
@@ -175,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_retries_are_forgotten_after_ten_seconds() {
+    fn answers_and_retries_are_forgotten_after_ten_seconds() {
         let budget = budget(100, 0);
         let now = Instant::now();
-        (0..50).for_each(|_| budget.request_begun(now));
+        (0..50).for_each(|_| budget.answered(nanos(now)));
         assert_eq!(granted(&budget, now, 100), 50);
         let later = now + Duration::from_secs(10);
         assert_eq!(budget.used(later), (0, 0));
-        (0..7).for_each(|_| budget.request_begun(later));
+        (0..7).for_each(|_| budget.answered(nanos(later)));
         assert_eq!(granted(&budget, later, 100), 7);
     }
 

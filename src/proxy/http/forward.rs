@@ -19,7 +19,7 @@ use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::tries::{self, Answered};
 use super::{admission, headers, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
-use crate::proxy::cluster::Outcome;
+use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Chain;
@@ -194,7 +194,7 @@ async fn walk<D: Downstream>(
     }
     headers::forwarded(&mut scratch.request, session);
     let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
-    plan::fail_over(&mut plan, exchange);
+    let mut pass = plan::enter(session, &mut plan, exchange)?;
     for chain in plan.filters.into_iter().flatten() {
         chain.on_request(&mut scratch.request);
     }
@@ -209,23 +209,49 @@ async fn walk<D: Downstream>(
         match tries::run(session, &plan, down, scratch, exchange).await {
             // The last healthy endpoint was lost since; nothing of the request has been read.
             Err(Ended::Refused(Failure::NoEndpoint { .. }))
-                if exchange.attempts == 0 && plan::take_over(&mut plan, exchange) => {}
-            tried => break tried?,
+                if exchange.attempts == 0
+                    && plan::take_over(&mut plan, exchange, plan::NOBODY_HEALTHY) =>
+            {
+                pass = plan
+                    .destination
+                    .enter(exchange.start, &session.worker.rng)?;
+            }
+            Err(ended) => return Err(lost(pass, ended, exchange)),
+            Ok(answered) => break answered,
         }
     };
+    if let Some(pass) = &mut pass {
+        let outcome = tries::outcome_of(&scratch.response, answered.undelivered);
+        let at = exchange.first_byte.unwrap_or(exchange.start);
+        pass.answered(outcome, at - exchange.start, at);
+    }
     if scratch.response.status == 101 {
-        return Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
+        let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
+        return switched.map_err(|ended| lost(pass, ended, exchange));
     }
     for chain in plan.filters.into_iter().rev().flatten() {
         chain.on_response(&mut scratch.response.fields);
     }
     exchange.status = scratch.response.status;
-    let served = relay(session, &plan, answered, down, scratch, exchange).await?;
+    let served = relay(session, &plan, answered, down, scratch, exchange).await;
+    let served = served.map_err(|ended| lost(pass, ended, exchange))?;
     // What has failed says nothing of how long such a request takes: its slot is dropped.
     if let Some(slot) = slot.filter(|_| exchange.status < 500) {
         slot.done();
     }
     Ok(served)
+}
+
+/// There is no whole answer; where that is the service's doing, its circuit hears of it.
+fn lost(pass: Option<Pass>, ended: Ended, exchange: &Exchange) -> Ended {
+    let (Ended::Refused(failure) | Ended::Cut(failure)) = &ended;
+    if let Some(mut pass) = pass
+        && failure.speaks_against_service()
+    {
+        let now = Instant::now();
+        pass.failed(now - exchange.start, now);
+    }
+    ended
 }
 
 /// Sends the answer on, while what is left of the request's body still goes up.

@@ -9,6 +9,7 @@ use super::head::{Known, RequestHead, Scheme, TargetForm};
 use super::respond;
 use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::by_address;
+use crate::proxy::cluster::Pass;
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
@@ -38,21 +39,36 @@ pub async fn find<'a>(
     }
 }
 
-/// Sends the request to the service that takes over, where nobody of the one that is meant is healthy.
-pub fn fail_over(plan: &mut Plan<'_>, exchange: &mut Exchange) {
+/// The right to send the request to the service that is meant, or to the one that takes over from it: where nobody is healthy, or
+/// the circuit is open. None where that one has no circuit breaker.
+pub fn enter(
+    session: &Session,
+    plan: &mut Plan<'_>,
+    exchange: &mut Exchange,
+) -> Result<Option<Pass>, Failure> {
     if plan.destination.failover.is_some() && plan.destination.cluster.is_out(exchange.start) {
-        take_over(plan, exchange);
+        take_over(plan, exchange, NOBODY_HEALTHY);
+    }
+    let rng = &session.worker.rng;
+    match plan.destination.enter(exchange.start, rng) {
+        Err(_) if take_over(plan, exchange, "has an open circuit") => {
+            plan.destination.enter(exchange.start, rng)
+        }
+        entered => entered,
     }
 }
 
+/// Why another service takes over.
+pub const NOBODY_HEALTHY: &str = "has no healthy endpoint";
+
 /// Sends the request to the service that takes over; false where there is none.
-pub fn take_over(plan: &mut Plan<'_>, exchange: &mut Exchange) -> bool {
+pub fn take_over(plan: &mut Plan<'_>, exchange: &mut Exchange, why: &str) -> bool {
     let Some(other) = plan.destination.failover.clone() else {
         return false;
     };
     plan.destination.series.failovers.increment();
     let (from, to) = (&plan.destination.label, &other.label);
-    exchange.details = format!("{from} has no healthy endpoint; {to} takes over");
+    exchange.details = format!("{from} {why}; {to} takes over");
     exchange.service = Some(to.clone());
     plan.destination = other;
     true

@@ -22,9 +22,11 @@ pub async fn refuse(
     if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
     }
+    if let Some(seconds) = failure.retry_after() {
+        head.fields
+            .push(b"retry-after", seconds.to_string().as_bytes());
+    }
     if let Failure::Shed { refusal, .. } = failure {
-        let seconds = refusal.retry_after.as_secs().to_string();
-        head.fields.push(b"retry-after", seconds.as_bytes());
         head.fields
             .push(b"x-mesh-shed", refusal.reason.as_str().as_bytes());
     }

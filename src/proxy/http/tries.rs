@@ -18,7 +18,7 @@ use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
-use crate::proxy::cluster::{Lease, Outcome, PickError};
+use crate::proxy::cluster::{Lease, Outcome, RetryPermit};
 use crate::proxy::failure::Failure;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
@@ -53,8 +53,6 @@ pub async fn run<D: Downstream>(
     exchange: &mut Exchange,
 ) -> Result<Answered, Ended> {
     let mut tries = Tries::new(session, plan, down, &scratch.request);
-    let budget = plan.destination.cluster.retry_budget();
-    budget.request_begun(exchange.start);
     loop {
         let (attempt, lease) = tries.begin(exchange)?;
         let began = attempt.began;
@@ -103,6 +101,8 @@ struct Tries<'a> {
     /// An endpoint that gets the request once more, on a new connection.
     again_on: Option<Lease>,
     last: Option<Failure>,
+    /// Held while a retry that was granted waits for its turn or its answer.
+    retry: Option<RetryPermit>,
 }
 
 impl<'a> Tries<'a> {
@@ -124,6 +124,7 @@ impl<'a> Tries<'a> {
             retries: 0,
             again_on: None,
             last: None,
+            retry: None,
         }
     }
 
@@ -159,7 +160,7 @@ impl<'a> Tries<'a> {
 
     /// What follows on an answer: another attempt, or none since it is the one that the client gets.
     fn answered(
-        &self,
+        &mut self,
         scratch: &Scratch,
         undelivered: Option<Undelivered>,
         exchange: &mut Exchange,
@@ -192,7 +193,7 @@ impl<'a> Tries<'a> {
     }
 
     /// Whether the route asks for another attempt after this answer, and there may be one.
-    fn wants_another(&self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
+    fn wants_another(&mut self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
         if self.retries >= self.retries_max() || !wants_retry(self.plan, scratch, self.replayable) {
             return false;
         }
@@ -244,9 +245,11 @@ impl<'a> Tries<'a> {
         self.plan.retry.map_or(0, |retry| retry.attempts_max)
     }
 
-    fn may_retry(&self) -> bool {
-        let budget = self.plan.destination.cluster.retry_budget();
-        budget.try_retry(Instant::now())
+    fn may_retry(&mut self) -> bool {
+        // The one before has had its answer.
+        self.retry = None;
+        self.retry = self.plan.destination.cluster.try_retry(Instant::now());
+        self.retry.is_some()
     }
 
     /// Waits before a retry that the route asks for. Where every endpoint has had its turn, they all get another.
@@ -303,16 +306,7 @@ fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease
     let mut rng = session.worker.rng.borrow_mut();
     cluster
         .pick(&exchange.tried, now, &mut rng)
-        .map_err(|error| match error {
-            PickError::Overflow(limit) => Failure::Overflow {
-                cluster: plan.destination.label.to_string(),
-                limit: limit.limit(),
-            },
-            other => Failure::NoEndpoint {
-                cluster: plan.destination.label.to_string(),
-                why: other.to_string(),
-            },
-        })
+        .map_err(|error| Failure::not_picked(&plan.destination.label, error))
 }
 
 /// Whether the route asks for another attempt after this status.

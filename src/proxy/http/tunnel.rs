@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -127,8 +128,27 @@ pub async fn connect<D: Downstream>(
     ))))
 }
 
-/// A connection to one endpoint after another until one takes it.
+/// A connection to the destination, where its circuit lets one through. That it was made is all that the circuit asks of bytes.
 pub async fn open(
+    session: &Session,
+    destination: &Destination,
+    exchange: &mut Exchange,
+) -> Result<(Stream, ConnectionPermit, Lease), Failure> {
+    let pass = destination.enter(exchange.start, &session.worker.rng)?;
+    let opened = first_that_takes_it(session, destination, exchange).await;
+    if let Some(mut pass) = pass {
+        let now = Instant::now();
+        match &opened {
+            Ok(_) => pass.answered(Outcome::Success, Duration::ZERO, now),
+            Err(failure) if failure.speaks_against_service() => pass.failed(Duration::ZERO, now),
+            Err(_) => {}
+        }
+    }
+    opened
+}
+
+/// A connection to one endpoint after another until one takes it.
+async fn first_that_takes_it(
     session: &Session,
     destination: &Destination,
     exchange: &mut Exchange,
@@ -147,10 +167,7 @@ pub async fn open(
             }
             Ok(lease) => lease,
             Err(error) => {
-                let none = Failure::NoEndpoint {
-                    cluster: destination.label.to_string(),
-                    why: error.to_string(),
-                };
+                let none = Failure::not_picked(&destination.label, error);
                 return Err(last.unwrap_or(none));
             }
         };
@@ -164,11 +181,12 @@ pub async fn open(
         match connected {
             Ok((stream, permit)) => return Ok((stream, permit, lease)),
             Err(failure) => {
-                lease.settle(
-                    Outcome::ConnectFailure,
-                    exchange.start.elapsed(),
-                    Instant::now(),
-                );
+                // A limit of ours says nothing of the endpoint.
+                let outcome = match failure {
+                    Failure::Overflow { .. } => Outcome::Cancelled,
+                    _ => Outcome::ConnectFailure,
+                };
+                lease.settle(outcome, exchange.start.elapsed(), Instant::now());
                 last = Some(failure);
             }
         }

@@ -219,23 +219,22 @@ impl Pool {
         })
     }
 
-    /// A new connection for bytes that are not HTTP.
+    /// A new connection for bytes that are not HTTP. At a limit it is refused at once: the others may last for days.
     pub async fn connect_raw(
         &self,
         destination: &Destination,
         endpoint: &Arc<Endpoint>,
         guise: Option<Guise>,
     ) -> Result<(Stream, ConnectionPermit), Failure> {
-        let permit =
-            self.permit(destination, endpoint, guise)
-                .await
-                .map_err(|error| match error {
-                    OpenError::Overflow(limit) => Failure::Overflow {
-                        cluster: destination.label.to_string(),
-                        limit,
-                    },
-                    _ => Failure::NoBackend,
-                })?;
+        let permit = self
+            .permit_at_once(destination, endpoint, guise)
+            .map_err(|overflow| {
+                destination.cluster.limits().count_refusal(overflow);
+                Failure::Overflow {
+                    cluster: destination.label.to_string(),
+                    limit: overflow.limit(),
+                }
+            })?;
         let connected = match handshake(destination, endpoint, true) {
             Ok(handshake) => self.dial(destination, endpoint, guise, handshake).await,
             Err(error) => Err(error),
@@ -275,17 +274,28 @@ impl Pool {
         guise: Option<Guise>,
     ) -> Result<ConnectionPermit, OpenError> {
         let cluster = &destination.cluster;
-        let mut tried = cluster.try_connection(endpoint);
-        if tried.is_err() && self.reclaim(destination, guise) {
-            tried = cluster.try_connection(endpoint);
-        }
-        let waited = match tried {
+        let waited = match self.permit_at_once(destination, endpoint, guise) {
             Ok(permit) => return Ok(permit),
             Err(_) => tokio::time::timeout(PENDING_TIMEOUT, cluster.connection(endpoint)).await,
         };
-        waited
-            .unwrap_or(Err(Overflow::Connections))
-            .map_err(|overflow| OpenError::Overflow(overflow.limit()))
+        let waited = waited.unwrap_or_else(|_| {
+            cluster.limits().count_refusal(Overflow::Connections);
+            Err(Overflow::Connections)
+        });
+        waited.map_err(|overflow| OpenError::Overflow(overflow.limit()))
+    }
+
+    fn permit_at_once(
+        &self,
+        destination: &Destination,
+        endpoint: &Arc<Endpoint>,
+        guise: Option<Guise>,
+    ) -> Result<ConnectionPermit, Overflow> {
+        let tried = destination.cluster.try_connection(endpoint);
+        if tried.is_err() && self.reclaim(destination, guise) {
+            return destination.cluster.try_connection(endpoint);
+        }
+        tried
     }
 
     /// Closes the oldest idle connection to any endpoint of the cluster, in whatever name.

@@ -2,8 +2,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Process, eventually, free_address};
+use super::{Client, Process, Target, eventually, free_address};
 
 const NAME_VARIABLE: &str = "PILLION_TEST_SERVICE";
 const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
@@ -29,6 +29,10 @@ pub struct Service {
     pub address: SocketAddr,
     /// `/healthz` is answered with 503.
     ill: Arc<AtomicBool>,
+    /// Everything is answered with 503.
+    failing: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    relay: Arc<OnceLock<Relay>>,
     runs: Runs,
     released: watch::Sender<bool>,
 }
@@ -50,12 +54,18 @@ impl Service {
         let mood = Mood {
             ill: ill.clone(),
             holds,
+            ..Mood::default()
         };
+        let (failing, asked) = (mood.failing.clone(), mood.asked.clone());
+        let relay = mood.relay.clone();
         let task = tokio::spawn(serve(listener, name.to_owned(), mood));
         Self {
             name: name.to_owned(),
             address,
             ill,
+            failing,
+            asked,
+            relay,
             runs: Runs::Here(task),
             released,
         }
@@ -69,6 +79,9 @@ impl Service {
             name: name.to_owned(),
             address,
             ill: Arc::default(),
+            failing: Arc::default(),
+            asked: Arc::default(),
+            relay: Arc::default(),
             runs,
             released: watch::channel(false).0,
         }
@@ -87,6 +100,28 @@ impl Service {
     /// What it says of itself at `/healthz` from now on; only one that runs inside the test can be told.
     pub fn is_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::Relaxed);
+    }
+
+    /// Whether everything is answered with 503 from now on; only one that runs inside the test can be told.
+    pub fn fails(&self, fails: bool) {
+        self.failing.store(fails, Ordering::Relaxed);
+    }
+
+    /// How many requests it has got; only one that runs inside the test tells.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// It answers what this one answers from now on, and passes on or not what the mesh has added to a request; only one that runs
+    /// inside the test can be told.
+    pub fn relays_to(&self, target: Target, passes_on: bool) {
+        let clients = Mutex::default();
+        let relay = Relay {
+            target,
+            passes_on,
+            clients,
+        };
+        assert!(self.relay.set(relay).is_ok(), "it has been told before");
     }
 
     /// `kill -9`; only one that was spawned has a process to kill.
@@ -135,18 +170,74 @@ async fn a_service_in_a_process_of_its_own() {
         return;
     };
     let (_released, holds) = watch::channel(false);
-    let ill = Arc::default();
     let listener = TcpListener::bind(address).await.expect("a free port");
-    serve(listener, name, Mood { ill, holds }).await;
+    let mood = Mood {
+        holds,
+        ..Mood::default()
+    };
+    serve(listener, name, mood).await;
 }
 
 /// How a service answers, as its scenario says.
 #[derive(Clone)]
 struct Mood {
+    /// Everything is answered with 503.
+    failing: Arc<AtomicBool>,
+    /// Requests that have come.
+    asked: Arc<AtomicUsize>,
+    /// Everything is asked of another service.
+    relay: Arc<OnceLock<Relay>>,
     /// `/healthz` is answered with 503.
     ill: Arc<AtomicBool>,
     /// `/hold` is answered once this is true.
     holds: watch::Receiver<bool>,
+}
+
+impl Default for Mood {
+    fn default() -> Self {
+        Self {
+            failing: Arc::default(),
+            asked: Arc::default(),
+            relay: Arc::default(),
+            ill: Arc::default(),
+            holds: watch::channel(false).1,
+        }
+    }
+}
+
+/// How an application asks another one.
+struct Relay {
+    target: Target,
+    passes_on: bool,
+    /// Those that nobody uses just now.
+    clients: Mutex<Vec<Client>>,
+}
+
+impl Relay {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let added = request.headers().iter().filter_map(|(name, value)| {
+            let added = self.passes_on && name.as_str().starts_with("x-mesh-");
+            added.then_some((name.as_str(), value.to_str().ok()?))
+        });
+        let added: Vec<_> = added.collect();
+        let idle = self.clients().pop();
+        let mut client = idle.unwrap_or_else(|| Client::new(self.target.clone()));
+        let asked = client.get_with(request.uri().path(), &added).await;
+        self.clients().push(client);
+        let (status, body) = match asked {
+            Ok(answer) => (answer.status, answer.body),
+            Err(error) => (502, error),
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status of HTTP");
+        response
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients
+            .lock()
+            .expect("nothing panics while it is held")
+    }
 }
 
 async fn serve(listener: TcpListener, name: String, mood: Mood) {
@@ -181,8 +272,13 @@ async fn answer(
             }
         }
     }
+    mood.asked.fetch_add(1, Ordering::Relaxed);
+    if let Some(relay) = mood.relay.get() {
+        return Ok(relay.answer(&request).await);
+    }
     let mut response = Response::new(Full::from(name));
-    if request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed) {
+    let ill = request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed);
+    if ill || mood.failing.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)

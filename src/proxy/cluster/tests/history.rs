@@ -144,7 +144,10 @@ impl History {
         let set = self.scene.cluster.endpoints();
         let phases = set.endpoints.iter().map(|e| e.breaker().phase);
         let ejected = phases.filter(|phase| phase.is_ejected()).count();
-        assert_eq!(self.scene.cluster.shared.ejected.now() as usize, ejected);
+        assert_eq!(
+            self.scene.cluster.shared.ejected.load(Ordering::Relaxed) as usize,
+            ejected
+        );
         let requests = self.scene.cluster.limits().requests();
         assert_eq!(requests as usize, self.held.len());
         for endpoint in &set.endpoints {
