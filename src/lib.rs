@@ -12,6 +12,7 @@ pub mod config;
 pub mod identity;
 pub mod intercept;
 pub mod lane;
+pub mod load;
 pub mod store;
 
 pub mod discovery;
