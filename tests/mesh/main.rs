@@ -8,5 +8,6 @@ mod handover;
 mod harness;
 mod health;
 mod lanes;
+mod load;
 mod registry;
 mod reload;

@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Shared;
 use super::breaker::{Breaker, Observation, Phase, Runs, Verdict};
 use super::health::{Health, State};
 use super::lease::Outcome;
 use super::members::Member;
 use super::plan::Standing;
+use super::reported::Reported;
+use super::time::nanos;
 use crate::base::ewma::PeakEwma;
+use crate::load::orca;
 use crate::model::{self, EndpointState};
 use crate::proxy::events::{Cause, Subject};
 
@@ -105,6 +110,11 @@ impl Endpoint {
     pub(super) fn latency(&self, now: u64) -> Option<Duration> {
         let nanos = self.load.latency.read(now, LATENCY_DECAY)?;
         Some(Duration::from_nanos(nanos as u64))
+    }
+
+    /// An answer said how busy it is. Nobody goes by that unless the policy does ([`model::Policy::needs_load`]).
+    pub fn reported(&self, report: &orca::Report, now: Instant) {
+        self.load.reported.hear(report, nanos(now));
     }
 
     /// How many requests ended in each outcome, in the order of [`Outcome::NAMES`].
@@ -378,6 +388,7 @@ pub(super) struct Load {
     pub(super) time_to_answers: AtomicU64,
     /// [`Runs`]; written only while something fails.
     runs: AtomicU32,
+    pub(super) reported: Reported,
     pub(super) totals: [AtomicU64; Outcome::COUNT],
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
 //! [`outlier`] how they compare,
-//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
+//! [`reported`] what they say of their load, [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, and
 //! [`lease`] holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
@@ -24,6 +24,7 @@ pub mod members;
 pub mod outlier;
 pub mod plan;
 pub mod report;
+pub mod reported;
 pub mod resolve;
 pub mod retry_budget;
 #[cfg(test)]
@@ -313,6 +314,18 @@ impl Cluster {
                 Err(PickError::Overflow(limit))
             }
         }
+    }
+
+    /// Arranges the endpoints by what they have reported, where the policy weighs by that.
+    pub fn reweigh(&self, now: Instant) {
+        if self.service().balance.policy.weighs_by_load() {
+            self.refreshed(nanos(now));
+        }
+    }
+
+    /// Whether anybody goes by what its endpoints report of their load.
+    pub fn needs_load(&self) -> bool {
+        self.shared.service.load().balance.policy.needs_load()
     }
 
     /// Who may be picked, worked out again; waits for another thread that is at it.

@@ -11,6 +11,7 @@ use super::breaker::{Breaker, Phase};
 use super::endpoint::Endpoint;
 use super::health::State;
 use super::plan::Standing;
+use super::reported::LoadReport;
 use super::time::nanos;
 use crate::model::EndpointState;
 
@@ -44,6 +45,8 @@ pub struct EndpointReport {
     pub latency: Option<Duration>,
     pub failures_in_a_row: u16,
     pub ejections: u64,
+    /// What it has last said of its load; None where it never has, or nobody goes by that.
+    pub reported: Option<LoadReport>,
 }
 
 /// The reason for an endpoint's standing.
@@ -142,6 +145,7 @@ impl Endpoint {
             latency: self.latency(now),
             failures_in_a_row: breaker.consecutive,
             ejections: self.ejections_total(),
+            reported: self.load().reported.report(now),
         }
     }
 }
