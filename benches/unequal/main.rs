@@ -7,7 +7,8 @@
 //! as a sidecar does. Everything runs on a clock of its own, so that it gives the same figures everywhere.
 //!
 //! `cargo bench --bench unequal [-- SECONDS [SVG]]` measures each case for so long (20), after a warm-up of 15 s, prints the table and
-//! draws it. `best` is what nobody can do: one balancer that knows all, and sends each request where it will be done first.
+//! draws it. A policy that does not keep up has queues that grow, so that its figures grow with the time. `best` is what nobody can
+//! do: one balancer that knows all, and sends each request where it will be done first.
 
 mod plot;
 mod simulation;

@@ -18,7 +18,11 @@ const ENDPOINTS: usize = 20;
 /// How long a request holds a slot on average.
 const FAST: f64 = 0.010;
 const SLOTS: usize = 8;
+/// Before it is looked at.
 const WARM_UP: Duration = Duration::from_secs(15);
+/// How long of that little is asked, until reports count: what queues up before would be measured instead of the policy.
+const CALM: Duration = Duration::from_secs(12);
+const CALM_LOAD: f64 = 0.2;
 
 /// A time since the begin, in nanoseconds.
 type Nanos = u64;
@@ -113,8 +117,8 @@ struct Scene {
     agenda: Agenda,
     rng: fastrand::Rng,
     began: Instant,
-    /// Between two arrivals, in seconds, on average.
-    gap: f64,
+    /// What all endpoints together can do, in requests a second.
+    can: f64,
     times: Vec<f64>,
 }
 
@@ -142,7 +146,7 @@ impl Case {
             },
             rng: fastrand::Rng::with_seed(seed),
             began: Instant::now(),
-            gap: 1.0 / (can * self.load),
+            can,
             times: Vec::new(),
             case: self,
         };
@@ -164,7 +168,7 @@ impl Scene {
         while let Some((now, event)) = self.agenda.next() {
             match event {
                 Event::Arrival if now < end => {
-                    let gap = self.exponential(self.gap);
+                    let gap = self.gap(now);
                     self.agenda.plan(now + gap, Event::Arrival);
                     self.arrive(now);
                 }
@@ -252,6 +256,16 @@ impl Scene {
         }
         let at = self.instant(now);
         self.clusters.iter().for_each(|cluster| cluster.reweigh(at));
+    }
+
+    /// Until the next arrival.
+    fn gap(&mut self, now: Nanos) -> Nanos {
+        let load = if now < nanos(CALM) {
+            CALM_LOAD
+        } else {
+            self.case.load
+        };
+        self.exponential(1.0 / (self.can * load))
     }
 
     /// Where the next request would be done first.
