@@ -9,6 +9,20 @@
 //! `cargo bench --bench unequal [-- SECONDS [SVG]]` measures each case for so long (20), after a warm-up of 15 s, prints the table and
 //! draws it. A policy that does not keep up has queues that grow, so that its figures grow with the time. `best` is what nobody can
 //! do: one balancer that knows all, and sends each request where it will be done first.
+//!
+//! p50 / p99 in ms of 10 s, seed 1, when this was written:
+//!
+//! ```text
+//!                        75 %, 1s          90 %, 1s          75 %, 3s          50 %, 1s
+//! best                16.2 / 61.4       16.9 / 69.4       16.2 / 61.4        6.9 / 45.1
+//! load_factor         11.2 / 67.8       19.1 / 76.6       11.4 / 67.0        8.1 / 63.9
+//! peak_ewma           10.5 / 75.7       15.2 / 84.6       10.5 / 75.7        8.5 / 70.9
+//! weights: auto       10.3 / 80.8      16.0 / 128.4     10.7 / 2744.6        8.8 / 75.8
+//! least_request      16.3 / 304.8      19.4 / 451.9      16.3 / 304.8      10.5 / 199.5
+//! least_connections  17.9 / 226.9      27.9 / 252.5      17.9 / 226.9      10.5 / 166.7
+//! round_robin      85.8 / 18847.1   713.9 / 25286.2   163.4 / 19047.4     11.1 / 9166.1
+//! lowest_load    1262.8 / 43189.0  2214.3 / 23141.9  8370.0 / 125680.4   305.5 / 16224.3
+//! ```
 
 mod plot;
 mod simulation;

@@ -4,8 +4,8 @@
 //! with the address for as long as the address is in the set.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,6 +47,8 @@ pub struct Endpoint {
     /// What its health checks say; None where it is not checked.
     pub health: Option<Arc<Health>>,
     load: Arc<Load>,
+    /// What it says of its load; empty where nobody goes by that.
+    reported: OnceLock<Arc<Reported>>,
     shared: Arc<Shared>,
 }
 
@@ -58,6 +60,7 @@ impl Endpoint {
             model: member.endpoint,
             health: member.health,
             load: Arc::default(),
+            reported: OnceLock::new(),
             shared: shared.clone(),
         }
     }
@@ -70,6 +73,7 @@ impl Endpoint {
             model: member.endpoint,
             health: member.health,
             load: self.load.clone(),
+            reported: self.reported.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -114,7 +118,13 @@ impl Endpoint {
 
     /// An answer said how busy it is. Nobody goes by that unless the policy does ([`model::Policy::needs_load`]).
     pub fn reported(&self, report: &orca::Report, now: Instant) {
-        self.load.reported.hear(report, nanos(now));
+        let reported = self.reported.get_or_init(Arc::default);
+        reported.hear(report, nanos(now));
+    }
+
+    /// What it has said of its load, if anything.
+    pub(super) fn load_reported(&self) -> Option<&Reported> {
+        self.reported.get().map(Arc::as_ref)
     }
 
     /// How many requests ended in each outcome, in the order of [`Outcome::NAMES`].
@@ -388,7 +398,6 @@ pub(super) struct Load {
     pub(super) time_to_answers: AtomicU64,
     /// [`Runs`]; written only while something fails.
     runs: AtomicU32,
-    pub(super) reported: Reported,
     pub(super) totals: [AtomicU64; Outcome::COUNT],
 }
 

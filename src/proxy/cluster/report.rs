@@ -145,7 +145,9 @@ impl Endpoint {
             latency: self.latency(now),
             failures_in_a_row: breaker.consecutive,
             ejections: self.ejections_total(),
-            reported: self.load().reported.report(now),
+            reported: self
+                .load_reported()
+                .and_then(|reported| reported.report(now)),
         }
     }
 }

@@ -153,7 +153,7 @@ impl Balancer {
     }
 
     fn reported(&self, index: usize, now: u64) -> Option<f32> {
-        self.members[index].endpoint.load().reported.load(now)
+        self.members[index].endpoint.load_reported()?.load(now)
     }
 
     fn pace(&self, index: usize, now: u64) -> peak_ewma::Pace {
@@ -184,7 +184,7 @@ impl Rule {
 }
 
 fn reported_weights(endpoints: &[Arc<Endpoint>], now: u64) -> Option<Vec<u32>> {
-    let weight = |endpoint: &Arc<Endpoint>| endpoint.load().reported.weight(now);
+    let weight = |endpoint: &Arc<Endpoint>| endpoint.load_reported()?.weight(now);
     let weights: Vec<Option<f64>> = endpoints.iter().map(weight).collect();
     reported::weights(&weights)
 }
