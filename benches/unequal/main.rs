@@ -4,7 +4,7 @@
 //! its own view of latency and requests in flight. An endpoint has eight slots and a queue; the time that a request holds a slot is
 //! drawn from an exponential distribution, 10 ms on average where it is fast. Requests come at random. Each second an endpoint
 //! works out its load (the share of its slots that was in use) and what it has done, and tells each proxy with the next answer,
-//! as a sidecar does. Everything runs on a clock of its own, so that it gives the same figures everywhere.
+//! as a sidecar does. Everything runs on a clock of its own, so that no machine is too slow for it.
 //!
 //! `cargo bench --bench unequal [-- SECONDS [SVG]]` measures each case for so long (20), after a warm-up of 15 s, prints the table and
 //! draws it. A policy that does not keep up has queues that grow, so that its figures grow with the time. `best` is what nobody can

@@ -18,7 +18,7 @@ fn figures(chooser: Chooser) -> Figures {
     case.run(1)
 }
 
-/// With seeds and a clock of its own, so that it gives the same figures everywhere.
+/// On a clock of its own and with a seed, so that no machine is too slow for it.
 #[test]
 fn who_goes_by_latency_keeps_unequal_endpoints_busy_alike_and_a_herd_does_not() {
     let of = |policy| figures(Chooser::Policy(policy));
