@@ -7,19 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use pillion::load::orca;
 use pillion::model::{
     Address, Balance, ClusterKey, Endpoint, EndpointState, EndpointUpdate, Name, Policy, Service,
     Snapshot,
 };
-use pillion::proxy::cluster::{Cluster, Clusters, Outcome};
+use pillion::proxy::cluster::{Cluster, Clusters, Outcome, reported};
 use tokio::time::Instant;
 
-const POLICIES: [(&str, Policy); 5] = [
+const POLICIES: [(&str, Policy); 8] = [
     ("round_robin", Policy::RoundRobin),
     ("weighted_round_robin", Policy::WeightedRoundRobin),
     ("least_request", Policy::LeastRequest),
     ("least_connections", Policy::LeastConnections),
     ("peak_ewma", Policy::PeakEwma),
+    ("weights: auto", Policy::AutoWeightedRoundRobin),
+    ("load_factor", Policy::LoadFactor),
+    ("lowest_load", Policy::LowestLoad),
 ];
 
 fn endpoint(number: u32, weight: u32) -> Endpoint {
@@ -60,7 +64,7 @@ fn cluster(policy: Policy, endpoints: Vec<Endpoint>) -> Arc<Cluster> {
     cluster
 }
 
-/// Settles a few requests at each endpoint, so that all have a latency.
+/// Settles a few requests at each endpoint, so that all have a latency, and a load for those who go by that.
 fn warm(cluster: &Cluster, count: u32) {
     let mut rng = fastrand::Rng::with_seed(1);
     let now = Instant::now();
@@ -71,6 +75,17 @@ fn warm(cluster: &Cluster, count: u32) {
         let latency = Duration::from_micros(500 + rng.u64(..1_000));
         lease.settle(Outcome::Success, latency, now);
     }
+    // Long enough ago to count, and not so long that it does not.
+    for endpoint in &cluster.endpoints().endpoints {
+        let report = orca::Report {
+            application: Some(0.2 + 0.6 * rng.f64()),
+            rps: Some(100.0),
+            ..orca::Report::default()
+        };
+        endpoint.reported(&report, now);
+        endpoint.reported(&report, now + reported::BLACKOUT);
+    }
+    cluster.reweigh(now + reported::BLACKOUT);
 }
 
 /// A pick whose lease is dropped at once, and a whole lease with its verdict.
@@ -89,7 +104,7 @@ fn picks(criterion: &mut Criterion) {
             let cluster = cluster(policy, endpoints);
             warm(&cluster, count);
             let mut rng = fastrand::Rng::with_seed(1);
-            let now = Instant::now();
+            let now = Instant::now() + reported::BLACKOUT;
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| black_box(cluster.pick(&[], now, &mut rng)).is_ok());
             });

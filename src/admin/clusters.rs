@@ -44,6 +44,15 @@ pub struct EndpointView {
     /// The smoothed latency in milliseconds; None before the first answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,
+    /// What it has last said of its load, where the policy goes by that: 0 is idle, 1 is all that it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
+    /// Requests a second that it could do by that; None while it is not weighed by its reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_weight: Option<f64>,
+    /// How old that is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_age_ms: Option<u64>,
     pub requests: u64,
     pub failures: u64,
     /// What its health checks say; None where it is not checked.
@@ -64,7 +73,7 @@ pub struct CheckView {
     pub obstacle: Option<String>,
 }
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "ADDRESS",
     "STATE",
     "WEIGHT",
@@ -73,6 +82,7 @@ const COLUMNS: [&str; 11] = [
     "IN-FLIGHT",
     "CONNECTIONS",
     "LATENCY",
+    "LOAD",
     "REQUESTS",
     "FAILURES",
     "WHY",
@@ -80,7 +90,7 @@ const COLUMNS: [&str; 11] = [
 
 /// One block a cluster, columns aligned over all of them.
 pub(super) fn table(clusters: &[ClusterView]) -> String {
-    let rows: Vec<Vec<[String; 11]>> = clusters
+    let rows: Vec<Vec<[String; 12]>> = clusters
         .iter()
         .map(|cluster| cluster.endpoints.iter().map(row).collect())
         .collect();
@@ -121,7 +131,7 @@ fn of_circuit(circuit: &CircuitView) -> String {
     }
 }
 
-fn row(endpoint: &EndpointView) -> [String; 11] {
+fn row(endpoint: &EndpointView) -> [String; 12] {
     [
         endpoint.address.clone(),
         endpoint.state.clone(),
@@ -133,6 +143,7 @@ fn row(endpoint: &EndpointView) -> [String; 11] {
         endpoint
             .latency_ms
             .map_or_else(|| "-".into(), |latency| format!("{latency:.1}ms")),
+        load(endpoint).unwrap_or_else(|| "-".into()),
         endpoint.requests.to_string(),
         endpoint.failures.to_string(),
         if endpoint.why.is_empty() {
@@ -143,7 +154,20 @@ fn row(endpoint: &EndpointView) -> [String; 11] {
     ]
 }
 
-fn push_line(text: &mut String, cells: &[String; 11], widths: &[usize; 11]) {
+/// `71%`, of some time ago, with the weight that follows.
+fn load(endpoint: &EndpointView) -> Option<String> {
+    let age = endpoint.load_age_ms? as f64 / 1e3;
+    let weight = endpoint
+        .load_weight
+        .map(|weight| format!(", weight {weight:.0}"));
+    let percent = endpoint.load? * 100.0;
+    Some(format!(
+        "{percent:.0}% ({age:.1}s ago{})",
+        weight.unwrap_or_default()
+    ))
+}
+
+fn push_line(text: &mut String, cells: &[String; 12], widths: &[usize; 12]) {
     let mut line = String::from(" ");
     for (cell, width) in cells.iter().zip(widths) {
         line.push_str(&format!(" {cell:<width$} "));

@@ -203,11 +203,17 @@ pub struct Load {
     pub memory: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<f64>,
+    /// What the application says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<f64>,
     /// Requests in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
+    /// The load factor: what is nearest to its limit, where memory counts from 80 % on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
 }
 
 /// `GET /v1/services`.

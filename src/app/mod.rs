@@ -10,6 +10,8 @@ pub mod demo;
 mod documents;
 mod doors;
 mod handover;
+mod load;
+mod loops;
 mod main_process;
 pub mod proxy;
 pub mod registry;

@@ -73,6 +73,11 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         in_flight: report.in_flight.into(),
         connections: report.connections.into(),
         latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1e3),
+        load: report.reported.map(|reported| reported.load),
+        load_weight: report.reported.and_then(|reported| reported.weight),
+        load_age_ms: report
+            .reported
+            .map(|reported| reported.age.as_millis() as u64),
         requests: totals.iter().sum(),
         failures: totals[Outcome::FAILURES].iter().sum(),
         check: endpoint.health.as_ref().map(|health| CheckView {
@@ -446,6 +451,14 @@ fn endpoint_metrics(scrape: &mut Scrape, service: &str, port: &str, report: &End
         &labels,
         report.ejections,
     );
+    if let Some(reported) = report.reported {
+        scrape.gauge(
+            "pillion_endpoint_load",
+            "What the endpoint has last said of its load: 0 is idle, 1 is all that it can.",
+            &labels,
+            reported.load,
+        );
+    }
     if let Some(health) = &report.endpoint.health {
         check_metrics(scrape, &labels, health);
     }

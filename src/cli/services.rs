@@ -116,10 +116,11 @@ fn instance_row(instance: &Instance) -> Vec<String> {
     ]
 }
 
-/// The largest share that is known.
+/// The load factor, or else the largest share that is known.
 fn bottleneck(load: &Load) -> Option<String> {
     let shares = [load.cpu, load.memory, load.network, load.lane];
-    let most = shares.into_iter().flatten().reduce(f64::max)?;
+    let most = || shares.into_iter().flatten().reduce(f64::max);
+    let most = load.factor.or_else(most)?;
     Some(format!("{:.0}%", most * 100.0))
 }
 

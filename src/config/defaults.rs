@@ -66,6 +66,9 @@ pub const APP_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub const SIDECAR_WORKERS: usize = 2;
 pub const WORKERS_MAX: u64 = 256;
 
+/// Where `proc` and `sys` are, for measuring the load of an instance.
+pub const LOAD_ROOT: &str = "/";
+
 // The sidecar's limits
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -122,10 +122,16 @@ impl Default for SlowStart {
 pub enum Policy {
     RoundRobin,
     WeightedRoundRobin,
+    /// By weights that follow from what the endpoints report of their load.
+    AutoWeightedRoundRobin,
     LeastRequest,
     LeastConnections,
     #[default]
     PeakEwma,
+    /// As `PeakEwma`, of two that are drawn by the weights of `AutoWeightedRoundRobin`.
+    LoadFactor,
+    /// Whoever has reported the lowest load.
+    LowestLoad,
 }
 
 impl Policy {
@@ -133,11 +139,23 @@ impl Policy {
     pub fn as_str(self) -> &'static str {
         match self {
             Policy::RoundRobin => "round_robin",
-            Policy::WeightedRoundRobin => "weighted_round_robin",
+            Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => "weighted_round_robin",
             Policy::LeastRequest => "least_request",
             Policy::LeastConnections => "least_connections",
             Policy::PeakEwma => "peak_ewma",
+            Policy::LoadFactor => "load_factor",
+            Policy::LowestLoad => "lowest_load",
         }
+    }
+
+    /// It goes by what endpoints report of their load; for others nothing is reported.
+    pub fn needs_load(self) -> bool {
+        self.weighs_by_load() || self == Policy::LowestLoad
+    }
+
+    /// Its weights follow from the reports.
+    pub fn weighs_by_load(self) -> bool {
+        matches!(self, Policy::AutoWeightedRoundRobin | Policy::LoadFactor)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::cluster::Clusters;
 use super::destination::{Destination, Security, Tls, alpn};
 use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
+use super::instance_load::InstanceLoad;
 use super::lane::Lanes;
 use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
@@ -142,6 +143,11 @@ impl DataPlane {
     /// The lanes in front of the application, for reports.
     pub fn lanes(&self) -> &Lanes {
         &self.lanes
+    }
+
+    /// How busy the instance beside this sidecar is.
+    pub fn load(&self) -> &Arc<InstanceLoad> {
+        &self.shared.load
     }
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
@@ -318,6 +324,7 @@ impl DataPlane {
                 destination: Arc::new(destination),
                 path: PathNormalization::default(),
                 lane: None,
+                tells_load: false,
                 requests: requests.series("", &label),
             }
         });
@@ -342,6 +349,7 @@ impl DataPlane {
                 AppDestination {
                     path: service.map(|service| service.path).unwrap_or_default(),
                     lane: lane.map(|lane| self.lanes.set(&app.service, lane, Instant::now())),
+                    tells_load: service.is_some_and(|service| service.balance.policy.needs_load()),
                     ..port.clone()
                 }
             });

@@ -133,6 +133,8 @@ pub struct AppDestination {
     pub path: PathNormalization,
     /// Of the service; None lets everything in.
     pub lane: Option<Lane>,
+    /// Callers of the service go by its load.
+    pub tells_load: bool,
     pub requests: Arc<RequestSeries>,
 }
 

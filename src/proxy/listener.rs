@@ -1,5 +1,6 @@
 //! From an accepted socket to the engine that serves it: TLS, the original destination, the protocol.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -151,6 +152,7 @@ async fn connection(
         server_name: None,
         peer_text: Session::peer_text(peer.ip()),
         trusted,
+        load_told: Cell::new(0),
     };
     if session
         .original_dst

@@ -28,4 +28,5 @@ pub mod upstream;
 
 pub mod events;
 pub mod failure;
+pub mod instance_load;
 pub mod settings;

@@ -1,5 +1,6 @@
 //! One downstream connection's facts, shared by the requests on it, and the record each of them leaves.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Session {
     pub peer_text: Box<[u8]>,
     /// The peer is in one of the trusted networks: what it says of whom it forwards for is believed.
     pub trusted: bool,
+    /// The newest report of the instance's load that this client has been told.
+    pub load_told: Cell<u64>,
 }
 
 impl Session {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::http::forward::Scratch;
+use super::instance_load::InstanceLoad;
 use super::listener;
 use super::passthrough::Passthrough;
 use super::settings::Settings;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub late_connections: AtomicUsize,
     /// Listening sockets whose connections are taken.
     pub sockets: AtomicUsize,
+    /// Of the instance beside this sidecar.
+    pub load: Arc<InstanceLoad>,
     pub metrics: Arc<Registry>,
 }
 
@@ -81,6 +84,7 @@ impl Shared {
             connections: AtomicUsize::new(0),
             late_connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
+            load: Arc::default(),
             metrics,
         }
     }
@@ -210,6 +214,11 @@ impl Worker {
             place,
             is_late,
         })
+    }
+
+    /// Of the instance beside this sidecar.
+    pub fn load(&self) -> &InstanceLoad {
+        &self.shared.load
     }
 
     /// Counts a listening socket, until what this returns is dropped.

@@ -10,6 +10,7 @@ mod handover;
 mod harness;
 mod health;
 mod lanes;
+mod load;
 mod registry;
 mod reload;
 mod retry_storm;

@@ -19,6 +19,8 @@ use super::application::Application;
 use super::documents::{Documents, wire_problem};
 use super::doors::Doors;
 use super::handover::{Successor, TakeOverError};
+use super::load;
+use super::loops;
 use super::main_process;
 use super::terms;
 use super::view;
@@ -30,7 +32,7 @@ use crate::config::{Loaded, Problem, SidecarBootstrap};
 use crate::discovery::{self, Changes, Discovery, DocumentsChange, EndpointsChange};
 use crate::dns;
 use crate::model::AppPort;
-use crate::proxy::cluster::{Clusters, health, outlier, resolve};
+use crate::proxy::cluster::Clusters;
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
@@ -99,12 +101,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         access_log: access_log.as_ref(),
         handover,
     })?;
-    let resolving = tokio::spawn(resolve_names(plane.clusters().clone()));
-    let probing = tokio::spawn(health::prober::run(
-        plane.clusters().clone(),
-        plane.client_tls().clone(),
-    ));
-    let comparing = tokio::spawn(outlier::run(plane.clusters().clone()));
+    let loops = loops::start(&plane, &bootstrap);
     view::register_metrics(&metrics, plane.clusters().clone());
     let status = Arc::new(Status::new(&metrics));
     let mut process = Process {
@@ -148,9 +145,7 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
         End::Relieved => process.hand_on(doors),
     }
     process.drain(&bootstrap, was_registered).await;
-    resolving.abort();
-    probing.abort();
-    comparing.abort();
+    drop(loops);
     Ok(())
 }
 
@@ -276,6 +271,7 @@ impl Process {
         settings.snapshot = bootstrap.snapshot.clone();
         let events = self.plane.clusters().events().clone();
         settings.events = Some(Box::new(move |since, max| events.since(since, max)));
+        settings.load = Some(load::of_frames(&self.plane));
         let advertise = terms::advertised(bootstrap);
         settings.registrations = discovery::registrations(&name, &advertise, &bootstrap.apps);
         for (_, registration) in &mut settings.registrations {
@@ -541,13 +537,6 @@ async fn next_change(changes: &mut Option<Changes>) -> RegistryChange {
         Some(change) = changes.documents.recv() => RegistryChange::Documents(change),
         Some(change) = changes.endpoints.recv() => RegistryChange::Endpoints(change),
         else => std::future::pending().await,
-    }
-}
-
-async fn resolve_names(clusters: Arc<Clusters>) {
-    match resolve::Resolver::system() {
-        Ok(resolver) => resolve::run(clusters, resolver).await,
-        Err(error) => tracing::error!(%error, "Host names of endpoints cannot be resolved"),
     }
 }
 

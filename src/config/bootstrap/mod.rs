@@ -20,7 +20,7 @@ use environment::Environment;
 pub use log::LogSettings;
 pub use registry::{InstanceLimits, RegistryBootstrap, RegistryTls};
 pub use sidecar::{
-    Dns, Drain, Inbound, Limits, Outbound, Passthrough, RegistryClient, SidecarBootstrap,
+    Dns, Drain, Inbound, Limits, Load, Outbound, Passthrough, RegistryClient, SidecarBootstrap,
 };
 
 impl SidecarBootstrap {

@@ -58,6 +58,8 @@ pub struct SidecarBootstrap {
     pub dns: Option<Dns>,
     /// The Unix socket at which another process of this user takes over from this one; None lets none.
     pub handover: Option<PathBuf>,
+    /// How the instance's load is measured.
+    pub load: Load,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +74,15 @@ pub struct Dns {
     pub address: SocketAddr,
     /// Who is asked for names outside the mesh; empty asks those of `/etc/resolv.conf`.
     pub upstreams: Vec<SocketAddr>,
+}
+
+/// What is measured to tell callers and the registry how busy the instance is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// The folder in which `proc` and `sys` are.
+    pub root: PathBuf,
+    /// The control group of the application, from the top of the hierarchy; None is the one above our own, or else the machine.
+    pub cgroup: Option<PathBuf>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -221,6 +232,9 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
             .unwrap_or(false),
         dns: fields.optional("dns", |cursor| cursor.fields(dns)),
         handover: handover.map(|path| paths.resolve("handover.path", path)),
+        load: fields
+            .optional("load", |cursor| cursor.fields(load))
+            .unwrap_or_default(),
         namespace,
         service,
         apps,
@@ -274,6 +288,32 @@ fn upstream(cursor: Cursor<'_>) -> Option<SocketAddr> {
         Ok(address) => Some(SocketAddr::new(address, defaults::DNS_PORT)),
         Err(_) => cursor.socket_address(),
     }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from(defaults::LOAD_ROOT),
+            cgroup: None,
+        }
+    }
+}
+
+fn load(fields: &mut Fields<'_, '_>) -> Option<Load> {
+    let mut folder = |key| {
+        fields.optional(key, |cursor| {
+            let path = cursor.path()?;
+            if path.is_absolute() {
+                return Some(path);
+            }
+            let hint = "begin at the top, such as /kubepods/pod7";
+            cursor.error(format!("`{}` is a relative path", path.display()), hint)
+        })
+    };
+    Some(Load {
+        root: folder("root").unwrap_or(PathBuf::from(defaults::LOAD_ROOT)),
+        cgroup: folder("cgroup"),
+    })
 }
 
 impl Default for Outbound {

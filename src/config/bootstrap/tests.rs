@@ -307,3 +307,21 @@ fn a_file_is_read_with_its_own_folder_as_the_start_of_paths() {
             .starts_with("cannot be read")
     );
 }
+
+#[test]
+fn what_load_is_measured_of_is_the_machine_at_hand_unless_said_otherwise() {
+    let with = |load: &str| sidecar(&format!("mesh: mesh.yaml\nservice: cart\n{load}"), &[]);
+    assert_eq!(with("").unwrap().load.root, PathBuf::from("/"));
+    let load = with("load: {root: /host, cgroup: /kubepods/pod7}")
+        .unwrap()
+        .load;
+    assert_eq!(load.root, PathBuf::from("/host"));
+    assert_eq!(load.cgroup, Some(PathBuf::from("/kubepods/pod7")));
+    let problems = with("load: {cgroup: kubepods, every: 1s}").unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems
+            .iter()
+            .any(|one| one.contains("`kubepods` is a relative path"))
+    );
+}

@@ -159,16 +159,31 @@ fn balance(cursor: Cursor<'_>) -> Option<Balance> {
 
 fn detailed_balance(fields: &mut Fields<'_, '_>) -> Option<Balance> {
     let defaults = Balance::default();
-    let policy = fields.optional("policy", policy);
+    let policy = fields.optional("policy", policy).unwrap_or_default();
+    let weights = fields.optional("weights", |cursor| weights(cursor, policy));
     let window = fields.optional("slow_start", |c| c.duration());
     Some(Balance {
-        policy: policy.unwrap_or(defaults.policy),
+        policy: weights.unwrap_or(policy),
         slow_start: window.map_or(defaults.slow_start, |window| SlowStart { window }),
     })
 }
 
+/// `weights: auto`, for `weighted_round_robin`.
+fn weights(cursor: Cursor<'_>, policy: Policy) -> Option<Policy> {
+    let chosen = cursor.choice(&[("auto", Policy::AutoWeightedRoundRobin)])?;
+    if policy == Policy::WeightedRoundRobin {
+        return Some(chosen);
+    }
+    let hint =
+        "say `policy: weighted_round_robin`, or `policy: load_factor`, which has them anyway";
+    cursor.error(
+        format!("`{}` has no weights to work out", policy.as_str()),
+        hint,
+    )
+}
+
 fn policy(cursor: Cursor<'_>) -> Option<Policy> {
-    if let "random" | "ring_hash" | "maglev" | "load_factor" = cursor.text()? {
+    if let "random" | "ring_hash" | "maglev" = cursor.text()? {
         return cursor.error("this policy is not built yet", "peak_ewma is the default");
     }
     cursor.choice(&[
@@ -177,6 +192,8 @@ fn policy(cursor: Cursor<'_>) -> Option<Policy> {
         ("least_connections", Policy::LeastConnections),
         ("round_robin", Policy::RoundRobin),
         ("weighted_round_robin", Policy::WeightedRoundRobin),
+        ("load_factor", Policy::LoadFactor),
+        ("lowest_load", Policy::LowestLoad),
     ])
 }
 

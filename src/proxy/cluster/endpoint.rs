@@ -4,9 +4,11 @@
 //! with the address for as long as the address is in the set.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Shared;
 use super::breaker::{Breaker, Observation, Phase, Runs, Verdict};
@@ -14,7 +16,10 @@ use super::health::{Health, State};
 use super::lease::Outcome;
 use super::members::Member;
 use super::plan::Standing;
+use super::reported::Reported;
+use super::time::nanos;
 use crate::base::ewma::PeakEwma;
+use crate::load::orca;
 use crate::model::{self, EndpointState};
 use crate::proxy::events::{Cause, Subject};
 
@@ -42,6 +47,8 @@ pub struct Endpoint {
     /// What its health checks say; None where it is not checked.
     pub health: Option<Arc<Health>>,
     load: Arc<Load>,
+    /// What it says of its load; empty where nobody goes by that.
+    reported: OnceLock<Arc<Reported>>,
     shared: Arc<Shared>,
 }
 
@@ -53,6 +60,7 @@ impl Endpoint {
             model: member.endpoint,
             health: member.health,
             load: Arc::default(),
+            reported: OnceLock::new(),
             shared: shared.clone(),
         }
     }
@@ -65,6 +73,7 @@ impl Endpoint {
             model: member.endpoint,
             health: member.health,
             load: self.load.clone(),
+            reported: self.reported.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -105,6 +114,17 @@ impl Endpoint {
     pub(super) fn latency(&self, now: u64) -> Option<Duration> {
         let nanos = self.load.latency.read(now, LATENCY_DECAY)?;
         Some(Duration::from_nanos(nanos as u64))
+    }
+
+    /// An answer said how busy it is. Nobody goes by that unless the policy does ([`model::Policy::needs_load`]).
+    pub fn reported(&self, report: &orca::Report, now: Instant) {
+        let reported = self.reported.get_or_init(Arc::default);
+        reported.hear(report, nanos(now));
+    }
+
+    /// What it has said of its load, if anything.
+    pub(super) fn load_reported(&self) -> Option<&Reported> {
+        self.reported.get().map(Arc::as_ref)
     }
 
     /// How many requests ended in each outcome, in the order of [`Outcome::NAMES`].

@@ -2,8 +2,9 @@
 //!
 //! What comes together here: [`mod@members`] says which endpoints belong to a cluster, [`breaker`] how each of them is judged,
 //! [`outlier`] how they compare,
-//! [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now, [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed,
-//! [`circuit`] whether anything is, and [`lease`] holds what was given until the answer's last byte.
+//! [`reported`] what they say of their load, [`health`] whether each of them says that it can serve, [`plan`] who may be picked just now,
+//! [`balancer`] who of them is, [`limits`] and [`retry_budget`] how much is allowed, [`circuit`] whether anything is, and [`lease`]
+//! holds what was given until the answer's last byte.
 //!
 //! One [`Cluster`] is shared by all workers. A pick takes no lock and allocates nothing: it reads one `Arc` and some
 //! atomics. Only the first pick after a change (an endpoint came or went, a breaker moved, a time is up) works out again who
@@ -25,6 +26,7 @@ pub mod members;
 pub mod outlier;
 pub mod plan;
 pub mod report;
+pub mod reported;
 pub mod resolve;
 pub mod retry_budget;
 mod sliding;
@@ -400,6 +402,18 @@ impl Cluster {
             endpoint.judge(breaker::Verdict::None, true, now, 0);
         }
         granted.map(|()| Lease::new(endpoint.clone(), probe, rng.u32(..)))
+    }
+
+    /// Arranges the endpoints by what they have reported, where the policy weighs by that.
+    pub fn reweigh(&self, now: Instant) {
+        if self.service().balance.policy.weighs_by_load() {
+            self.refreshed(nanos(now));
+        }
+    }
+
+    /// Whether anybody goes by what its endpoints report of their load.
+    pub fn needs_load(&self) -> bool {
+        self.shared.service.load().balance.policy.needs_load()
     }
 
     /// Who may be picked, worked out again; waits for another thread that is at it.

@@ -11,6 +11,7 @@ use super::circuit::CircuitReport;
 use super::endpoint::Endpoint;
 use super::health::State;
 use super::plan::Standing;
+use super::reported::LoadReport;
 use super::time::nanos;
 use super::{Cluster, Overflow};
 use crate::model::EndpointState;
@@ -51,6 +52,8 @@ pub struct EndpointReport {
     pub latency: Option<Duration>,
     pub failures_in_a_row: u16,
     pub ejections: u64,
+    /// What it has last said of its load; None where it never has, or nobody goes by that.
+    pub reported: Option<LoadReport>,
 }
 
 /// The reason for an endpoint's standing.
@@ -152,6 +155,9 @@ impl Endpoint {
             latency: self.latency(now),
             failures_in_a_row: breaker.consecutive,
             ejections: self.ejections_total(),
+            reported: self
+                .load_reported()
+                .and_then(|reported| reported.report(now)),
         }
     }
 }

@@ -104,7 +104,7 @@ impl View {
                 .min()
                 .unwrap_or(u64::MAX),
             slow_start: returning().next().map(|_| window),
-            levels: levels(&plan, balance.policy, &chosen),
+            levels: levels(&plan, balance.policy, &chosen, now),
             probes: usable()
                 .filter(|e| e.breaker().is_due(now))
                 .cloned()
@@ -318,6 +318,7 @@ fn levels(
     plan: &Plan,
     policy: Policy,
     chosen: &impl Fn(&[usize]) -> Vec<Arc<Endpoint>>,
+    now: u64,
 ) -> Box<[Level]> {
     let mut end = 0.0;
     plan.levels
@@ -326,7 +327,7 @@ fn levels(
             end += level.share;
             Level {
                 end,
-                balancer: Balancer::new(policy, chosen(&level.members)),
+                balancer: Balancer::new(policy, chosen(&level.members), now),
             }
         })
         .collect()

@@ -17,7 +17,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::tries::{self, Answered};
-use super::{admission, headers, plan, respond, tunnel};
+use super::{admission, headers, load_report, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
@@ -55,6 +55,8 @@ pub struct Plan<'a> {
     pub on_half_close: OnHalfClose,
     /// In front of the application; None lets everything in.
     pub lane: Option<&'a Lane>,
+    /// Answers of the application are to say how busy it is.
+    pub tells_load: bool,
     pub grpc: bool,
     /// The client asks to switch protocols, to one that is allowed.
     pub upgrade: bool,
@@ -228,6 +230,9 @@ async fn walk<D: Downstream>(
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
         return switched.map_err(|ended| lost(pass, ended, exchange));
+    }
+    if plan.tells_load || load_report::is_in(&scratch.response.fields) {
+        load_report::pass(session, &plan, &answered, &mut scratch.response);
     }
     for chain in plan.filters.into_iter().rev().flatten() {
         chain.on_response(&mut scratch.response.fields);

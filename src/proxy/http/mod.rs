@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod forward;
 pub mod head;
 pub mod headers;
+pub mod load_report;
 pub mod plan;
 pub mod replay;
 pub mod respond;

@@ -245,6 +245,7 @@ fn by_rule<'a>(
         retry: rule.retry(),
         on_half_close: OnHalfClose::default(),
         lane: None,
+        tells_load: false,
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     })
@@ -264,6 +265,7 @@ fn direct<'a>(
         retry: None,
         on_half_close: OnHalfClose::default(),
         lane: None,
+        tells_load: false,
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     }
@@ -288,6 +290,7 @@ fn by_port<'a>(
         let plan = direct(found.destination.clone(), request, exchange);
         return Ok(Plan {
             lane: found.lane.as_ref(),
+            tells_load: found.tells_load,
             ..plan
         });
     }

@@ -144,7 +144,8 @@ fn instance_schemas() -> Value {
         "StateChange": object(&["state"], json!({"state": reference("InstanceState")})),
         "Load": object(&[], json!({
             "cpu": {"type": "number"}, "memory": {"type": "number"}, "network": {"type": "number"},
-            "lane": {"type": "number"}, "in_flight": {"type": "integer"},
+            "application": {"type": "number"}, "lane": {"type": "number"}, "in_flight": {"type": "integer"},
+            "factor": {"type": "number"},
         })),
         "Services": object(&["revision", "services"], json!({
             "revision": number("The newest revision."),

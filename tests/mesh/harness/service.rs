@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,7 +24,7 @@ const NAME_VARIABLE: &str = "PILLION_TEST_SERVICE";
 const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 
 /// An application behind the mesh: answers every request with its name, over HTTP/1 and HTTP/2. `/slow` takes a while, `/work/40`
-/// takes 40 ms, and `/hold` takes until [`Service::release`].
+/// takes 40 ms, and `/hold` takes until [`Service::release`]. `/busy` says that it is at its limit.
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
@@ -43,6 +44,9 @@ enum Runs {
 }
 
 impl Service {
+    /// What it says of its load at `/busy`, in `endpoint-load-metrics`.
+    pub const BUSY: &str = "TEXT application_utilization=1.0,named_metrics.mood=7";
+
     /// In this process.
     pub async fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -277,6 +281,10 @@ async fn answer(
         return Ok(relay.answer(&request).await);
     }
     let mut response = Response::new(Full::from(name));
+    if request.uri().path() == "/busy" {
+        let says = HeaderValue::from_static(Service::BUSY);
+        response.headers_mut().insert("endpoint-load-metrics", says);
+    }
     let ill = request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed);
     if ill || mood.failing.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

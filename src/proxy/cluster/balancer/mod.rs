@@ -2,9 +2,12 @@
 //!
 //! The decisions are pure functions of figures and chance; this file brings them together with the live figures. It knows
 //! nothing of health: [`super::view`] has already decided who may be picked.
+//!
+//! `load_factor` has no file: it is [`peak_ewma`] over a [`Sampler`] of the weights that endpoints report ([`super::reported`]).
 
 mod least_connections;
 mod least_request;
+mod lowest_load;
 mod peak_ewma;
 mod round_robin;
 mod sample;
@@ -18,6 +21,7 @@ use sample::Sampler;
 use weighted_round_robin::Schedule;
 
 use super::endpoint::{Endpoint, EndpointId, LATENCY_DECAY};
+use super::reported;
 use crate::model::Policy;
 
 /// The endpoints of one priority level, arranged for their policy.
@@ -41,21 +45,34 @@ enum Rule {
     LeastRequest(Sampler),
     LeastConnections(Sampler),
     PeakEwma(Sampler),
+    LowestLoad,
 }
 
 impl Balancer {
-    /// For endpoints of weights above 0; there is at least one.
-    pub(super) fn new(policy: Policy, endpoints: Vec<Arc<Endpoint>>) -> Self {
+    /// For endpoints of weights above 0; there is at least one. `now` is for those who go by reports, whose weights take the place
+    /// of the configured ones while there are any.
+    pub(super) fn new(policy: Policy, endpoints: Vec<Arc<Endpoint>>, now: u64) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|e| e.model.weight).collect();
-        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-        let mean = total / weights.len() as f64;
-        let member = |endpoint: Arc<Endpoint>| Member {
-            burden: (mean / f64::from(endpoint.model.weight)) as f32,
-            endpoint,
+        let reported = match policy.weighs_by_load() {
+            true => reported_weights(&endpoints, now),
+            false => None,
         };
+        let drawn_by = reported.as_ref().unwrap_or(&weights);
+        let rule = Rule::new(policy, drawn_by);
+        let total: f64 = drawn_by.iter().map(|weight| f64::from(*weight)).sum();
+        let mean = total / drawn_by.len() as f64;
+        let burden = |weight: &u32| match (&rule, &reported) {
+            // How fast it goes tells already how much it can hold.
+            (Rule::PeakEwma(_), Some(_)) => 1.0,
+            _ => (mean / f64::from(*weight)) as f32,
+        };
+        let members = std::iter::zip(endpoints, drawn_by).map(|(endpoint, weight)| Member {
+            endpoint,
+            burden: burden(weight),
+        });
         Self {
-            rule: Rule::new(policy, &weights),
-            members: endpoints.into_iter().map(member).collect(),
+            members: members.collect(),
+            rule,
         }
     }
 
@@ -80,6 +97,7 @@ impl Balancer {
                 least_connections::pick(sampler, |index| self.open(index), rng)
             }
             Rule::PeakEwma(sampler) => peak_ewma::pick(sampler, |index| self.pace(index, now), rng),
+            Rule::LowestLoad => lowest_load::pick(count, |index| self.reported(index, now), rng),
         };
         &self.members[index].endpoint
     }
@@ -117,6 +135,7 @@ impl Balancer {
             }
             Rule::LeastConnections(_) => self.open(index).0 + chance * 1e-3,
             Rule::PeakEwma(_) => self.pace(index, now).cost() * (1.0 + chance * 1e-3),
+            Rule::LowestLoad => self.reported(index, now).unwrap_or(0.0) + chance * 1e-3,
         }
     }
 
@@ -133,6 +152,10 @@ impl Balancer {
         )
     }
 
+    fn reported(&self, index: usize, now: u64) -> Option<f32> {
+        self.members[index].endpoint.load_reported()?.load(now)
+    }
+
     fn pace(&self, index: usize, now: u64) -> peak_ewma::Pace {
         let Member { endpoint, burden } = &self.members[index];
         peak_ewma::Pace {
@@ -146,13 +169,22 @@ impl Rule {
     fn new(policy: Policy, weights: &[u32]) -> Rule {
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
         match policy {
-            Policy::RoundRobin | Policy::WeightedRoundRobin if equal => Rule::RoundRobin,
-            Policy::RoundRobin | Policy::WeightedRoundRobin => {
-                Rule::WeightedRoundRobin(Schedule::new(weights))
+            Policy::RoundRobin | Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => {
+                match equal {
+                    true => Rule::RoundRobin,
+                    false => Rule::WeightedRoundRobin(Schedule::new(weights)),
+                }
             }
             Policy::LeastRequest => Rule::LeastRequest(Sampler::new(weights)),
             Policy::LeastConnections => Rule::LeastConnections(Sampler::new(weights)),
-            Policy::PeakEwma => Rule::PeakEwma(Sampler::new(weights)),
+            Policy::PeakEwma | Policy::LoadFactor => Rule::PeakEwma(Sampler::new(weights)),
+            Policy::LowestLoad => Rule::LowestLoad,
         }
     }
+}
+
+fn reported_weights(endpoints: &[Arc<Endpoint>], now: u64) -> Option<Vec<u32>> {
+    let weight = |endpoint: &Arc<Endpoint>| endpoint.load_reported()?.weight(now);
+    let weights: Vec<Option<f64>> = endpoints.iter().map(weight).collect();
+    reported::weights(&weights)
 }

@@ -4,8 +4,10 @@ mod events;
 mod health;
 mod history;
 mod limits;
+mod load;
 mod outliers;
 mod picking;
+mod unequal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,12 +21,14 @@ use super::*;
 use crate::base::rng::for_test;
 use crate::model::{Circuit, EndpointState, Outlier, Policy};
 
-const POLICIES: [Policy; 5] = [
+const POLICIES: [Policy; 7] = [
     Policy::RoundRobin,
     Policy::WeightedRoundRobin,
     Policy::LeastRequest,
     Policy::LeastConnections,
     Policy::PeakEwma,
+    Policy::AutoWeightedRoundRobin,
+    Policy::LoadFactor,
 ];
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -68,11 +68,13 @@ pub enum Known {
     SecWebsocketAccept,
     SecWebsocketProtocol,
     ProxyStatus,
+    EndpointLoadMetrics,
+    EndpointLoadMetricsBin,
 }
 
 impl Known {
     /// How many there are; each has a bit in a head's mask.
-    const COUNT: u32 = Known::ProxyStatus as u32 + 1;
+    const COUNT: u32 = Known::EndpointLoadMetricsBin as u32 + 1;
 
     /// The field with this name, in any case; [`Known::Other`] for all the rest, also for what is no name at all.
     #[inline]
@@ -205,6 +207,10 @@ impl Known {
                 name,
                 &[(b"sec-websocket-accept", Known::SecWebsocketAccept)],
             ),
+            21 => pick(
+                name,
+                &[(b"endpoint-load-metrics", Known::EndpointLoadMetrics)],
+            ),
             22 => pick(
                 name,
                 &[(b"sec-websocket-protocol", Known::SecWebsocketProtocol)],
@@ -212,6 +218,10 @@ impl Known {
             23 => pick(
                 name,
                 &[(b"x-forwarded-client-cert", Known::XForwardedClientCert)],
+            ),
+            25 => pick(
+                name,
+                &[(b"endpoint-load-metrics-bin", Known::EndpointLoadMetricsBin)],
             ),
             30 => pick(
                 name,
