@@ -14,3 +14,4 @@ mod load;
 mod registry;
 mod reload;
 mod retry_storm;
+mod trouble;

@@ -42,9 +42,13 @@ impl Process {
     }
 
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    pub fn signal(&self, signal: i32) {
         // SAFETY: the child has not been waited for, so its id is still its own.
-        let sent = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        assert_eq!(sent, 0, "SIGTERM to {}", self.name);
+        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(sent, 0, "signal {signal} to {}", self.name);
     }
 
     pub fn is_running(&mut self) -> bool {

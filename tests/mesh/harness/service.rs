@@ -128,6 +128,16 @@ impl Service {
         assert!(self.relay.set(relay).is_ok(), "it has been told before");
     }
 
+    /// Whether it stands still (SIGSTOP, SIGCONT); only one that was spawned has a process that can.
+    pub fn stands_still(&self, still: bool) {
+        match &self.runs {
+            Runs::Apart(process) => {
+                process.signal(if still { libc::SIGSTOP } else { libc::SIGCONT })
+            }
+            Runs::Here(_) => panic!("{} runs inside the test", self.name),
+        }
+    }
+
     /// `kill -9`; only one that was spawned has a process to kill.
     pub fn kill(&mut self) {
         match &mut self.runs {
