@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::http::deadline::Whose;
 use crate::lane::{Reason, Refusal};
 use crate::telemetry::flags::Flag;
 
@@ -50,8 +51,8 @@ pub enum Failure {
         endpoint: String,
         reason: &'static str,
     },
-    /// The route's `timeouts.request`, or `timeouts.backendRequest` of the last attempt.
-    UpstreamTimeout { limit: Duration },
+    /// No whole answer in the time that the route or the caller gives.
+    UpstreamTimeout { limit: Duration, whose: Whose },
     /// Nothing moved on the exchange for this long.
     StreamIdle { limit: Duration },
 }
@@ -184,6 +185,15 @@ impl Failure {
                 "http_protocol_error",
                 "The application's answer is not valid HTTP; see its log.",
             ),
+            Failure::UpstreamTimeout {
+                whose: Whose::Caller(_),
+                ..
+            } => (
+                504,
+                Flag::DurationTimeout,
+                "http_response_timeout",
+                "Give the request more time, or look why the application is slow.",
+            ),
             Failure::UpstreamTimeout { .. } => (
                 504,
                 Flag::UpstreamTimeout,
@@ -262,7 +272,9 @@ impl fmt::Display for Failure {
             Failure::UpstreamProtocol { endpoint, reason } => {
                 write!(f, "invalid answer from {endpoint}: {reason}")
             }
-            Failure::UpstreamTimeout { limit } => write!(f, "no complete answer within {limit:?}"),
+            Failure::UpstreamTimeout { limit, whose } => {
+                write!(f, "no complete answer within {limit:?}, {whose}")
+            }
             Failure::StreamIdle { limit } => write!(f, "nothing moved for {limit:?}"),
         }
     }

@@ -1,6 +1,7 @@
 //! Bytes: edge cases of HTTP/1 as tables and the abuse of HTTP/2, on real sockets against a running proxy, and the codec
 //! against another reader.
 
+mod deadlines;
 mod differential;
 mod edge;
 mod frames;

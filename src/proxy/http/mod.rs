@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod attempt;
 pub mod body;
+pub mod deadline;
 pub mod downstream;
 pub mod exchange;
 pub mod forward;

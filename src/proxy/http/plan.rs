@@ -226,6 +226,7 @@ fn by_rule<'a>(
         filters: [Some(&rule.filters), Some(&backend.filters)]
             .map(|chain| chain.filter(|chain| !chain.is_empty())),
         timeouts: *rule.timeouts(),
+        deadline: None,
         retry: rule.retry(),
         on_half_close: OnHalfClose::default(),
         lane: None,
@@ -245,6 +246,7 @@ fn direct<'a>(
         destination,
         filters: [None, None],
         timeouts: Timeouts::default(),
+        deadline: None,
         retry: None,
         on_half_close: OnHalfClose::default(),
         lane: None,

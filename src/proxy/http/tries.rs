@@ -135,6 +135,10 @@ impl<'a> Tries<'a> {
             None => pick(self.session, self.plan, exchange)
                 .map_err(|failure| Ended::Refused(self.last.take().unwrap_or(failure)))?,
         };
+        let began = Instant::now();
+        if let Some(deadline) = self.plan.deadline.filter(|deadline| deadline.at <= began) {
+            return Err(Ended::Refused(deadline.missed()));
+        }
         let endpoint = lease.endpoint();
         self.plan.destination.series.attempts.increment();
         if exchange.attempts > 0 {
@@ -151,7 +155,7 @@ impl<'a> Tries<'a> {
             size: self.size,
             replayable: self.replayable,
             fresh,
-            began: Instant::now(),
+            began,
             endpoint: endpoint.id,
         };
         Ok((attempt, lease))
@@ -256,7 +260,7 @@ impl<'a> Tries<'a> {
         exchange: &mut Exchange,
     ) -> Result<(), Ended> {
         self.retries += 1;
-        back_off(self.session, self.plan, down, exchange, self.retries).await?;
+        back_off(self.session, self.plan, down, self.retries).await?;
         if exchange.tried.len() >= self.plan.destination.cluster.endpoints().endpoints.len() {
             exchange.tried.clear();
         }
@@ -334,7 +338,6 @@ async fn back_off<D: Downstream>(
     session: &Session,
     plan: &Plan<'_>,
     down: &mut D,
-    exchange: &Exchange,
     retries: u32,
 ) -> Result<(), Ended> {
     let minimum = plan
@@ -345,12 +348,9 @@ async fn back_off<D: Downstream>(
         .min(BACKOFF_MAX.max(minimum));
     let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
     let until = Instant::now() + base + jitter;
-    if let Some(deadline) = plan
-        .deadline(exchange)
-        .filter(|deadline| *deadline <= until)
-    {
-        poll_fn(|cx| down.timer().poll(cx, deadline)).await;
-        return Err(Ended::Refused(plan.timed_out(exchange)));
+    if let Some(deadline) = plan.deadline.filter(|deadline| deadline.at <= until) {
+        poll_fn(|cx| down.timer().poll(cx, deadline.at)).await;
+        return Err(Ended::Refused(deadline.missed()));
     }
     poll_fn(|cx| {
         if down.poll_gone(cx, plan.on_half_close).is_ready() {
