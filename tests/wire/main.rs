@@ -11,3 +11,4 @@ mod limits;
 mod paths;
 mod requests;
 mod responses;
+mod retries;

@@ -4,9 +4,9 @@ use super::head::{Fields, Known, RequestHead, Scheme};
 use crate::proxy::entry::Role;
 use crate::proxy::session::Session;
 
-/// What a client can say of those it forwards for, of how important they are, and of how long they will wait. `grpc-timeout` is
-/// not among them: it is the client's own.
-const OF_CLIENT: [Known; 9] = [
+/// What a client can say of those it forwards for, of how important they are, of how long they will wait, and of
+/// how often they have tried. `grpc-timeout` is not among them: it is the client's own.
+const OF_CLIENT: [Known; 10] = [
     Known::XForwardedFor,
     Known::XForwardedProto,
     Known::XForwardedHost,
@@ -15,6 +15,7 @@ const OF_CLIENT: [Known; 9] = [
     Known::Forwarded,
     Known::XMeshClass,
     Known::XMeshTimeoutMs,
+    Known::XMeshAttempt,
     Known::XEnvoyExpectedRqTimeoutMs,
 ];
 
@@ -62,7 +63,7 @@ fn has_one_scheme(fields: &Fields) -> bool {
 mod tests {
     use super::*;
 
-    const CLIENTS: [(&str, &str); 11] = [
+    const CLIENTS: [(&str, &str); 12] = [
         ("X-Forwarded-For", "192.0.2.1"),
         ("x-forwarded-for", "192.0.2.2, 192.0.2.3"),
         ("X-Forwarded-Host", "shop.example.com"),
@@ -72,6 +73,7 @@ mod tests {
         ("x-mesh-class", "critical"),
         ("x-mesh-timeout-ms", "300"),
         ("X-Envoy-Expected-Rq-Timeout-Ms", "300"),
+        ("x-mesh-attempt", "2"),
         ("grpc-timeout", "1S"),
         ("X-Other", "kept"),
     ];
@@ -114,6 +116,7 @@ mod tests {
             "x-mesh-class: critical",
             "x-mesh-timeout-ms: 300",
             "X-Envoy-Expected-Rq-Timeout-Ms: 300",
+            "x-mesh-attempt: 2",
             "grpc-timeout: 1S",
             "X-Other: kept",
             "X-Forwarded-Proto: http",

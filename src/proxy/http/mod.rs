@@ -10,6 +10,7 @@ pub mod forward;
 pub mod head;
 pub mod headers;
 pub mod plan;
+pub mod repeats;
 pub mod replay;
 pub mod respond;
 pub mod tries;

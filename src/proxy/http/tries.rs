@@ -16,6 +16,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
+use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
 use crate::proxy::cluster::{Lease, Outcome, PickError};
@@ -42,7 +43,8 @@ pub struct Answered {
 /// When the next attempt begins.
 enum Next {
     AtOnce,
-    AfterBackOff,
+    /// After at least so long.
+    AfterBackOff(Duration),
 }
 
 pub async fn run<D: Downstream>(
@@ -56,7 +58,7 @@ pub async fn run<D: Downstream>(
     let budget = plan.destination.cluster.retry_budget();
     budget.request_begun(exchange.start);
     loop {
-        let (attempt, lease) = tries.begin(exchange)?;
+        let (attempt, lease) = tries.begin(&mut scratch.request, exchange)?;
         let began = attempt.began;
         let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
         let next = match result.await? {
@@ -83,8 +85,8 @@ pub async fn run<D: Downstream>(
             }
             Err(failed) => tries.failed(failed, lease, began, exchange)?,
         };
-        if let Next::AfterBackOff = next {
-            Box::pin(tries.back_off(down, exchange)).await?;
+        if let Next::AfterBackOff(pause) = next {
+            Box::pin(tries.back_off(pause, down, exchange)).await?;
         }
         tries.replay.rewind();
     }
@@ -100,6 +102,10 @@ struct Tries<'a> {
     replay: Replay,
     /// Retries that the route has asked for.
     retries: u32,
+    /// Some caller repeats the request already, so the route does not.
+    marked: bool,
+    /// The budget has granted a repetition, which says that it is one.
+    repeated: bool,
     /// An endpoint that gets the request once more, on a new connection.
     again_on: Option<Lease>,
     last: Option<Failure>,
@@ -122,13 +128,19 @@ impl<'a> Tries<'a> {
             replayable,
             replay: Replay::new(if keep { bytes_max } else { 0 }),
             retries: 0,
+            marked: repeats::is_marked(&head.fields),
+            repeated: false,
             again_on: None,
             last: None,
         }
     }
 
     /// The next attempt, and the endpoint it goes to.
-    fn begin(&mut self, exchange: &mut Exchange) -> Result<(Attempt<'a>, Lease), Ended> {
+    fn begin(
+        &mut self,
+        head: &mut RequestHead,
+        exchange: &mut Exchange,
+    ) -> Result<(Attempt<'a>, Lease), Ended> {
         let fresh = self.again_on.is_some();
         let lease = match self.again_on.take() {
             Some(lease) => lease,
@@ -145,6 +157,9 @@ impl<'a> Tries<'a> {
             self.plan.destination.series.retries.increment();
         }
         exchange.attempts += 1;
+        if self.repeated {
+            repeats::mark(&mut head.fields, exchange.attempts);
+        }
         exchange.endpoint = Some(endpoint.address);
         if !exchange.tried.contains(&endpoint.id) {
             exchange.tried.push(endpoint.id);
@@ -163,7 +178,7 @@ impl<'a> Tries<'a> {
 
     /// What follows on an answer: another attempt, or none since it is the one that the client gets.
     fn answered(
-        &self,
+        &mut self,
         scratch: &Scratch,
         undelivered: Option<Undelivered>,
         exchange: &mut Exchange,
@@ -183,7 +198,7 @@ impl<'a> Tries<'a> {
             return Some(Next::AtOnce);
         }
         self.wants_another(scratch, exchange)
-            .then_some(Next::AfterBackOff)
+            .map(Next::AfterBackOff)
     }
 
     fn may_go_elsewhere(&self, exchange: &Exchange) -> bool {
@@ -195,17 +210,23 @@ impl<'a> Tries<'a> {
         self.plan.destination.cluster.endpoints().endpoints.len() > tried
     }
 
-    /// Whether the route asks for another attempt after this answer, and there may be one.
-    fn wants_another(&self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
+    /// The least wait before another attempt, where the route asks for one after this answer and there may be one.
+    fn wants_another(&mut self, scratch: &Scratch, exchange: &mut Exchange) -> Option<Duration> {
         if self.retries >= self.retries_max() || !wants_retry(self.plan, scratch, self.replayable) {
-            return false;
+            return None;
         }
+        let pause = repeats::pause(&scratch.response).filter(|pause| self.has_time_for(*pause))?;
         let granted = self.replay.is_possible() && self.may_retry();
         if !granted {
             self.plan.destination.series.retries_refused.increment();
             exchange.flag(Flag::RetryLimitExceeded);
         }
-        granted
+        granted.then_some(pause)
+    }
+
+    fn has_time_for(&self, pause: Duration) -> bool {
+        let deadline = self.plan.deadline.filter(|_| !pause.is_zero());
+        deadline.is_none_or(|deadline| deadline.at > Instant::now() + pause)
     }
 
     /// What follows on a failed attempt: another, or the failure is the answer.
@@ -236,7 +257,7 @@ impl<'a> Tries<'a> {
         {
             Next::AtOnce
         } else if self.retries < self.retries_max() && self.may_retry() {
-            Next::AfterBackOff
+            Next::AfterBackOff(Duration::ZERO)
         } else {
             return Err(Ended::Refused(failure));
         };
@@ -245,22 +266,26 @@ impl<'a> Tries<'a> {
     }
 
     fn retries_max(&self) -> u32 {
-        self.plan.retry.map_or(0, |retry| retry.attempts_max)
+        let retry = self.plan.retry.filter(|_| !self.marked);
+        retry.map_or(0, |retry| retry.attempts_max)
     }
 
-    fn may_retry(&self) -> bool {
+    fn may_retry(&mut self) -> bool {
         let budget = self.plan.destination.cluster.retry_budget();
-        budget.try_retry(Instant::now())
+        let granted = budget.try_retry(Instant::now());
+        self.repeated |= granted;
+        granted
     }
 
     /// Waits before a retry that the route asks for. Where every endpoint has had its turn, they all get another.
     async fn back_off<D: Downstream>(
         &mut self,
+        pause: Duration,
         down: &mut D,
         exchange: &mut Exchange,
     ) -> Result<(), Ended> {
         self.retries += 1;
-        back_off(self.session, self.plan, down, self.retries).await?;
+        back_off(self.session, self.plan, down, self.retries, pause).await?;
         if exchange.tried.len() >= self.plan.destination.cluster.endpoints().endpoints.len() {
             exchange.tried.clear();
         }
@@ -285,15 +310,6 @@ pub fn outcome_of(response: &ResponseHead, undelivered: Option<Undelivered>) -> 
         500.. => Outcome::Failure5xx,
         _ => Outcome::Success,
     }
-}
-
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); a date is not looked at.
-fn retry_after(response: &ResponseHead) -> Option<Duration> {
-    let seconds = std::str::from_utf8(response.fields.get(Known::RetryAfter)?)
-        .ok()?
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
@@ -333,19 +349,22 @@ fn wants_retry(plan: &Plan<'_>, scratch: &Scratch, replayable: bool) -> bool {
                 .any(|allowed| allowed.as_bytes() == method))
 }
 
-/// Waits before a retry: the route's minimum, doubled each time, with jitter above it. Never past the request's deadline.
+/// Waits before a retry: the route's minimum, doubled each time, and at least `pause`, with jitter above it. Never past the
+/// request's deadline.
 async fn back_off<D: Downstream>(
     session: &Session,
     plan: &Plan<'_>,
     down: &mut D,
     retries: u32,
+    pause: Duration,
 ) -> Result<(), Ended> {
     let minimum = plan
         .retry
         .map_or(Duration::from_millis(25), |retry| retry.backoff);
     let base = minimum
         .saturating_mul(1 << (retries - 1).min(16))
-        .min(BACKOFF_MAX.max(minimum));
+        .min(BACKOFF_MAX.max(minimum))
+        .max(pause);
     let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
     let until = Instant::now() + base + jitter;
     if let Some(deadline) = plan.deadline.filter(|deadline| deadline.at <= until) {
