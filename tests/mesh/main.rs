@@ -7,6 +7,7 @@ mod failover;
 mod handover;
 mod harness;
 mod health;
+mod hedging;
 mod lanes;
 mod registry;
 mod reload;

@@ -35,6 +35,17 @@ pub struct Failed {
     pub again: Again,
 }
 
+impl Failed {
+    /// Nothing has moved for so long.
+    pub fn idle(limit: Duration) -> Self {
+        Self {
+            failure: Failure::StreamIdle { limit },
+            outcome: Outcome::Timeout,
+            again: Again::No,
+        }
+    }
+}
+
 /// One attempt on one endpoint.
 pub struct Attempt<'a> {
     pub session: &'a Session,
@@ -56,11 +67,7 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         replay: &mut Replay,
     ) -> Result<Result<(Upstream, Copy), Failed>, Ended> {
-        let deadline = self.deadline();
-        if let Some(Deadline { at, whose, .. }) = deadline {
-            let left = at.saturating_duration_since(self.began);
-            deadline::forward(&mut scratch.request.fields, left, self.plan.grpc, whose);
-        }
+        let deadline = self.announce(&mut scratch.request);
         let mut upstream = match self.open(lease, down, &scratch.request, deadline).await {
             Ok(upstream) => upstream,
             Err(Unopened::Error(error)) => return Ok(Err(self.not_opened(lease, error))),
@@ -84,17 +91,23 @@ impl Attempt<'_> {
             }
             Err(Broken::Idle(limit)) => {
                 upstream.cut();
-                Ok(Err(Failed {
-                    failure: Failure::StreamIdle { limit },
-                    outcome: Outcome::Timeout,
-                    again: Again::No,
-                }))
+                Ok(Err(Failed::idle(limit)))
             }
             Err(Broken::Client(cut)) => {
                 upstream.cut();
                 Err(client_failure(cut))
             }
         }
+    }
+
+    /// Tells the next hop how long it has: until the deadline that is returned.
+    pub fn announce(&self, head: &mut RequestHead) -> Option<Deadline> {
+        let deadline = self.deadline();
+        if let Some(Deadline { at, whose, .. }) = deadline {
+            let left = at.saturating_duration_since(self.began);
+            deadline::forward(&mut head.fields, left, self.plan.grpc, whose);
+        }
+        deadline
     }
 
     /// The earlier of the request's deadline and this attempt's.
@@ -221,7 +234,7 @@ impl Attempt<'_> {
         .await
     }
 
-    fn not_opened(&self, lease: &Lease, error: OpenError) -> Failed {
+    pub fn not_opened(&self, lease: &Lease, error: OpenError) -> Failed {
         let endpoint = lease.endpoint().address.to_string();
         match error {
             OpenError::Connect(error) => Failed {
@@ -261,7 +274,7 @@ impl Attempt<'_> {
     }
 
     /// The upstream broke off before its final head.
-    fn broken(&self, upstream: &Upstream, cut: Cut, replay: &Replay, lease: &Lease) -> Failed {
+    pub fn broken(&self, upstream: &Upstream, cut: Cut, replay: &Replay, lease: &Lease) -> Failed {
         let endpoint = lease.endpoint().address.to_string();
         if let Cut::Malformed(reason) = cut {
             let failure = Failure::UpstreamProtocol { endpoint, reason };
@@ -308,7 +321,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn missed(&self, missed: Deadline, replay: &Replay) -> Failed {
+    pub fn missed(&self, missed: Deadline, replay: &Replay) -> Failed {
         let own = missed.whose == Whose::BackendRequest;
         // An attempt's own timeout may be retried where the route retries at all.
         let again = if own && self.replayable && replay.is_possible() && self.plan.retry.is_some() {

@@ -24,6 +24,7 @@ use crate::proxy::cluster::Outcome;
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Chain;
+use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
 use crate::proxy::lane::Lane;
 pub use crate::proxy::session::Session;
@@ -55,6 +56,7 @@ pub struct Plan<'a> {
     /// When the whole exchange must be over; known once the filters have had their say.
     pub deadline: Option<Deadline>,
     pub retry: Option<&'a Retry>,
+    pub hedging: Option<&'a Hedging>,
     pub on_half_close: OnHalfClose,
     /// In front of the application; None lets everything in.
     pub lane: Option<&'a Lane>,

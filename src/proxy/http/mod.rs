@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod forward;
 pub mod head;
 pub mod headers;
+pub mod hedge;
 pub mod plan;
 pub mod repeats;
 pub mod replay;

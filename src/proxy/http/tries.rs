@@ -16,13 +16,16 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
+use super::hedge::{self, Raced};
 use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
 use crate::proxy::cluster::{Lease, Outcome, PickError};
 use crate::proxy::failure::Failure;
+use crate::proxy::hedging::Hedging;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
+use crate::telemetry::metrics::ServiceSeries;
 
 /// The longest wait before a retry, however many have failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -59,9 +62,26 @@ pub async fn run<D: Downstream>(
     budget.request_begun(exchange.start);
     loop {
         let (attempt, lease) = tries.begin(&mut scratch.request, exchange)?;
-        let began = attempt.began;
-        let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
-        let next = match result.await? {
+        let Raced {
+            lease,
+            began,
+            result,
+        } = match tries.hedging(exchange) {
+            Some(hedging) => {
+                let first = (attempt, lease);
+                let race = hedge::race(hedging, first, &mut tries, down, scratch, exchange);
+                Box::pin(race).await?
+            }
+            None => {
+                let once = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
+                Raced {
+                    result: once.await?,
+                    began: attempt.began,
+                    lease,
+                }
+            }
+        };
+        let next = match result {
             Ok((upstream, request)) => {
                 let inbound = session.entry.role.is_inbound();
                 let undelivered = undelivered::take(&mut scratch.response).filter(|_| !inbound);
@@ -93,7 +113,7 @@ pub async fn run<D: Downstream>(
 }
 
 /// What a request may still try, and what has come of it so far.
-struct Tries<'a> {
+pub struct Tries<'a> {
     session: &'a Session,
     plan: &'a Plan<'a>,
     /// Of the request's body. Asked for before any of it is read, because every attempt sends all of it.
@@ -136,7 +156,7 @@ impl<'a> Tries<'a> {
     }
 
     /// The next attempt, and the endpoint it goes to.
-    fn begin(
+    pub fn begin(
         &mut self,
         head: &mut RequestHead,
         exchange: &mut Exchange,
@@ -174,6 +194,19 @@ impl<'a> Tries<'a> {
             endpoint: endpoint.id,
         };
         Ok((attempt, lease))
+    }
+
+    /// How a first attempt may get another one beside it, and after which time, as far as that is known.
+    fn hedging(&self, exchange: &Exchange) -> Option<(&'a Hedging, Option<Duration>)> {
+        let hedging = self.plan.hedging?;
+        let is_first = exchange.attempts == 1 && !self.marked;
+        let may_be_twice = self.replayable && self.size == Size::None && !self.plan.upgrade;
+        let may = is_first && may_be_twice && self.has_others(1);
+        may.then(|| (hedging, hedging.begin(exchange.start)))
+    }
+
+    pub fn series(&self) -> &ServiceSeries {
+        &self.plan.destination.series
     }
 
     /// What follows on an answer: another attempt, or none since it is the one that the client gets.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::split::Split;
 use crate::model;
 use crate::proxy::filter::Chain;
+use crate::proxy::hedging::Hedging;
 use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
 
 /// `T` is what a cluster key resolves to.
@@ -28,6 +29,7 @@ pub struct Backend<T> {
     pub key: model::ClusterKey,
     pub target: T,
     pub filters: Chain,
+    pub hedging: Option<Hedging>,
     pub requests: Arc<RequestSeries>,
 }
 
@@ -62,6 +64,7 @@ impl<T> CompiledRule<T> {
                 key: key.clone(),
                 target: resolve(key),
                 filters: Chain::compile(&backend.filters),
+                hedging: rule.hedge.as_ref().map(Hedging::new),
                 requests: requests.series(&label, &key.service.to_string()),
             }),
         };
