@@ -29,7 +29,7 @@ struct Bucket {
 }
 
 impl RetryBudget {
-    pub(super) fn new(circuit: &Circuit) -> Self {
+    pub(in crate::proxy) fn new(circuit: &Circuit) -> Self {
         let budget = Self {
             percent: AtomicU32::new(0),
             min_per_second: AtomicU32::new(0),
@@ -143,6 +143,8 @@ mod tests {
     use super::*;
 
     fn budget(percent: u32, min_per_second: u32) -> RetryBudget {
+        // What came before the first use of the clock would count as that moment, and so as later than it was.
+        nanos(Instant::now());
         RetryBudget::new(&Circuit {
             retry_budget_percent: percent,
             retry_budget_min_per_second: min_per_second,
