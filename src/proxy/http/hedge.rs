@@ -186,7 +186,7 @@ struct Runner<'a> {
 
 enum State<'a> {
     Opening(Pin<Box<dyn Future<Output = Result<Upstream, OpenError>> + 'a>>),
-    Asked(Upstream),
+    Asked(Box<Upstream>),
     Over,
 }
 
@@ -242,7 +242,7 @@ impl<'a> Runner<'a> {
     ) -> Poll<Result<Upstream, Stopped>> {
         match self.poll_head(cx, down, method, limits) {
             Poll::Ready(Ok(())) => match std::mem::replace(&mut self.state, State::Over) {
-                State::Asked(upstream) => Poll::Ready(Ok(upstream)),
+                State::Asked(upstream) => Poll::Ready(Ok(*upstream)),
                 // A head comes from nowhere else.
                 State::Opening(_) | State::Over => Poll::Pending,
             },
@@ -262,7 +262,7 @@ impl<'a> Runner<'a> {
     ) -> Poll<Result<(), Stopped>> {
         if let State::Opening(opening) = &mut self.state {
             self.state = match ready!(opening.as_mut().poll(cx)) {
-                Ok(upstream) => State::Asked(upstream),
+                Ok(upstream) => State::Asked(Box::new(upstream)),
                 Err(error) => {
                     let failed = self.attempt.not_opened(&self.lease, error);
                     return Poll::Ready(Err(Stopped::Failed(failed)));
@@ -273,7 +273,11 @@ impl<'a> Runner<'a> {
             return Poll::Pending;
         };
         // Where it cannot be sent, the answer, or its absence, tells.
-        self.sending = self.sending && self.request.poll(cx, &mut Nothing, upstream).is_pending();
+        self.sending = self.sending
+            && self
+                .request
+                .poll(cx, &mut Nothing, &mut **upstream)
+                .is_pending();
         loop {
             match ready!(upstream.poll_head(cx, limits, method, &mut self.response)) {
                 Ok(()) if self.response.is_interim() => {

@@ -228,7 +228,7 @@ fn by_rule<'a>(
         timeouts: *rule.timeouts(),
         deadline: None,
         retry: rule.retry(),
-        hedging: backend.hedging.as_ref(),
+        hedging: backend.hedging.as_deref(),
         on_half_close: OnHalfClose::default(),
         lane: None,
         grpc: respond::is_grpc(request),

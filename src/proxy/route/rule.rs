@@ -29,7 +29,8 @@ pub struct Backend<T> {
     pub key: model::ClusterKey,
     pub target: T,
     pub filters: Chain,
-    pub hedging: Option<Hedging>,
+    /// Boxed, because it is large and few rules have one.
+    pub hedging: Option<Box<Hedging>>,
     pub requests: Arc<RequestSeries>,
 }
 
@@ -64,7 +65,10 @@ impl<T> CompiledRule<T> {
                 key: key.clone(),
                 target: resolve(key),
                 filters: Chain::compile(&backend.filters),
-                hedging: rule.hedge.as_ref().map(Hedging::new),
+                hedging: rule
+                    .hedge
+                    .as_ref()
+                    .map(|hedge| Box::new(Hedging::new(hedge))),
                 requests: requests.series(&label, &key.service.to_string()),
             }),
         };
