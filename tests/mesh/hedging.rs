@@ -85,3 +85,39 @@ async fn an_endpoint_that_is_lost_in_the_race_leaves_it_to_the_other() {
         assert_eq!((answer.status, answer.body.as_str()), (200, "well"));
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_that_fails_fast_does_not_win_against_one_that_is_slow() {
+    let mesh = Mesh::new();
+    let (slow, failing) = (
+        Service::start("slow").await,
+        Service::start("failing").await,
+    );
+    failing.is_ill(true);
+    failing.release();
+    let gateway = gateway(&mesh, [&slow, &failing], "http").await;
+    let target = Target::direct(gateway.gateway, "shop.test");
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let mut client = Client::new(target.clone());
+        asking.spawn(async move { client.get("/hold").await.expect("an answer").status });
+    }
+    // Of the two that are asked first, the slow one has a hedge, which the failing one has answered.
+    eventually("only the slow one is still asked", async || {
+        let metrics = gateway.admin("/metrics").await.ok()?.body;
+        let attempts = "pillion_upstream_attempts_total{service=\"default/shop\"} 3";
+        let page = gateway.admin("/clusters?format=json").await.ok()?.body;
+        let page: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let endpoints = page[0]["endpoints"].as_array()?;
+        let in_flight = endpoints
+            .iter()
+            .map(|endpoint| endpoint["in_flight"].as_u64());
+        let left: u64 = in_flight.sum::<Option<u64>>()?;
+        (metrics.contains(attempts) && left == 1).then_some(())
+    })
+    .await;
+    slow.release();
+    let mut answers = asking.join_all().await;
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 503]);
+}

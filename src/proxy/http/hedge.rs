@@ -1,8 +1,8 @@
 //! A request without a body that is asked of a second endpoint while the first is slow: whose final head comes first wins.
 //!
 //! Both attempts live in the request's own task and are polled in turn. The loser is cancelled, by a reset or by closing its
-//! connection, and its lease settles without blame. An attempt that fails leaves the race to the other one. Requests with bodies
-//! are left out: theirs would have to be read for two.
+//! connection, and its lease settles without blame. An attempt that fails, or is answered with a 5xx, leaves the race to the other
+//! one, since failing is often faster than answering. Requests with bodies are left out: theirs would have to be read for two.
 
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
@@ -22,7 +22,8 @@ use super::forward::{Ended, Scratch};
 use super::head::{Fields, Method, RequestHead, ResponseHead};
 use super::repeats;
 use super::replay::Replay;
-use super::tries::Tries;
+use super::tries::{Tries, outcome_of};
+use super::undelivered;
 use crate::proxy::cluster::{Lease, Outcome};
 use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
@@ -70,6 +71,11 @@ pub async fn race<D: Downstream>(
                 failing
                     .lease
                     .settle(failed.outcome, latency, Instant::now());
+            }
+            Event::Answered(index, upstream)
+                if runners.len() > 1 && runners[index].response.status >= 500 =>
+            {
+                runners.swap_remove(index).withdraw(upstream);
             }
             Event::Answered(index, upstream) => {
                 let now = Instant::now();
@@ -316,6 +322,15 @@ impl<'a> Runner<'a> {
             began: self.attempt.began,
             result,
         }
+    }
+
+    /// Its answer is none that anybody wants while there may be another one.
+    fn withdraw(mut self, mut upstream: Upstream) {
+        upstream.cut();
+        let undelivered = undelivered::take(&mut self.response);
+        let outcome = outcome_of(&self.response, undelivered);
+        let latency = self.attempt.began.elapsed();
+        self.lease.settle(outcome, latency, Instant::now());
     }
 
     /// It has lost, or nobody waits for it any more.

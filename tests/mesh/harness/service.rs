@@ -27,7 +27,7 @@ const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
-    /// `/healthz` is answered with 503.
+    /// `/healthz` and `/hold` are answered with 503.
     ill: Arc<AtomicBool>,
     runs: Runs,
     released: watch::Sender<bool>,
@@ -84,7 +84,7 @@ impl Service {
         self.runs = Runs::Apart(process_at(&self.name, self.address, folder).await);
     }
 
-    /// What it says of itself at `/healthz` from now on; only one that runs inside the test can be told.
+    /// What it says of itself at `/healthz`, and at `/hold`, from now on; only one that runs inside the test can be told.
     pub fn is_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::Relaxed);
     }
@@ -143,7 +143,7 @@ async fn a_service_in_a_process_of_its_own() {
 /// How a service answers, as its scenario says.
 #[derive(Clone)]
 struct Mood {
-    /// `/healthz` is answered with 503.
+    /// `/healthz` and `/hold` are answered with 503.
     ill: Arc<AtomicBool>,
     /// `/hold` is answered once this is true.
     holds: watch::Receiver<bool>,
@@ -182,7 +182,7 @@ async fn answer(
         }
     }
     let mut response = Response::new(Full::from(name));
-    if request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed) {
+    if matches!(request.uri().path(), "/healthz" | "/hold") && mood.ill.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)
