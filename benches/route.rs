@@ -42,6 +42,7 @@ fn rule(conditions: RouteMatch) -> Rule {
         backends: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        hedge: None,
     }
 }
 

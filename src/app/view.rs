@@ -10,7 +10,7 @@ use crate::api::Rejection;
 use crate::config::Problem;
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, HostPattern, Lane, LaneLimit, PathMatch,
+    BackendTarget, CircuitBreaker, Class, HedgeAfter, HostPattern, Lane, LaneLimit, PathMatch,
     PathNormalization, Route, Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
@@ -175,6 +175,13 @@ fn route_view(route: &Route) -> Value {
                 "backend_request_ms": rule.timeouts.backend_request.map(|limit| limit.as_millis() as u64),
             },
             "retry": rule.retry.as_ref().map(|retry| json!({"attempts": retry.attempts_max, "codes": retry.codes})),
+            "hedge": rule.hedge.map(|hedge| json!({
+                "after_ms": match hedge.after {
+                    HedgeAfter::P95 => json!("p95"),
+                    HedgeAfter::Fixed(after) => json!(after.as_millis() as u64),
+                },
+                "extra_percent": hedge.extra_percent,
+            })),
         })).collect::<Vec<_>>(),
     })
 }

@@ -19,6 +19,8 @@ const fn everywhere(port: u16) -> SocketAddr {
 pub const RETRY_ATTEMPTS: u32 = 2;
 pub const RETRY_ATTEMPTS_MAX: u64 = 100;
 pub const RETRY_BACKOFF: Duration = Duration::from_millis(25);
+/// Requests that go to a second endpoint too, where `hedge` is there but does not say how many.
+pub const HEDGE_EXTRA_PERCENT: u8 = 5;
 pub const BACKEND_WEIGHT: u32 = 1;
 
 // Services

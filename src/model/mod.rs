@@ -23,8 +23,8 @@ pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalf
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
-    Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, PathMatch, QueryMatch, Retry,
-    Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
+    Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter, PathMatch,
+    QueryMatch, Retry, Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,

@@ -34,6 +34,7 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
+    pub hedge: Option<Hedge>,
 }
 
 /// All of these must hold.
@@ -123,4 +124,20 @@ pub struct Retry {
     pub methods: Vec<Arc<str>>,
     /// The least wait before a retry; it grows exponentially, with jitter above.
     pub backoff: Duration,
+}
+
+/// Idempotent requests without a body go to a second endpoint too, where the first is slow; the first answer counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hedge {
+    pub after: HedgeAfter,
+    /// The most requests that go to a second endpoint, in percent of those of the last 10 s.
+    pub extra_percent: u8,
+}
+
+/// How long the first endpoint is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HedgeAfter {
+    /// Until 95 % of the answers have come, as far as was seen; nobody is hedged before that is known.
+    P95,
+    Fixed(Duration),
 }

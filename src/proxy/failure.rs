@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::http::deadline::Whose;
 use crate::lane::{Reason, Refusal};
 use crate::proxy::cluster::{CircuitOpen, PickError};
 use crate::telemetry::flags::Flag;
@@ -53,8 +54,8 @@ pub enum Failure {
         endpoint: String,
         reason: &'static str,
     },
-    /// The route's `timeouts.request`, or `timeouts.backendRequest` of the last attempt.
-    UpstreamTimeout { limit: Duration },
+    /// No whole answer in the time that the route or the caller gives.
+    UpstreamTimeout { limit: Duration, whose: Whose },
     /// Nothing moved on the exchange for this long.
     StreamIdle { limit: Duration },
 }
@@ -208,6 +209,15 @@ impl Failure {
                 "http_protocol_error",
                 "The application's answer is not valid HTTP; see its log.",
             ),
+            Failure::UpstreamTimeout {
+                whose: Whose::Caller(_),
+                ..
+            } => (
+                504,
+                Flag::DurationTimeout,
+                "http_response_timeout",
+                "Give the request more time, or look why the application is slow.",
+            ),
             Failure::UpstreamTimeout { .. } => (
                 504,
                 Flag::UpstreamTimeout,
@@ -232,13 +242,16 @@ impl Failure {
 
     /// The service was asked and did not answer as it should; what was refused before says nothing of it.
     pub fn speaks_against_service(&self) -> bool {
+        if let Failure::UpstreamTimeout { whose, .. } = self {
+            // A caller in a hurry says nothing of the service.
+            return !matches!(whose, Whose::Caller(_));
+        }
         matches!(
             self,
             Failure::ConnectFailed { .. }
                 | Failure::UpstreamGone { .. }
                 | Failure::UpstreamCut { .. }
                 | Failure::UpstreamProtocol { .. }
-                | Failure::UpstreamTimeout { .. }
                 | Failure::StreamIdle { .. }
         )
     }
@@ -314,7 +327,9 @@ impl fmt::Display for Failure {
             Failure::UpstreamProtocol { endpoint, reason } => {
                 write!(f, "invalid answer from {endpoint}: {reason}")
             }
-            Failure::UpstreamTimeout { limit } => write!(f, "no complete answer within {limit:?}"),
+            Failure::UpstreamTimeout { limit, whose } => {
+                write!(f, "no complete answer within {limit:?}, {whose}")
+            }
             Failure::StreamIdle { limit } => write!(f, "nothing moved for {limit:?}"),
         }
     }

@@ -19,6 +19,7 @@ pub mod http;
 
 pub mod by_address;
 pub mod filter;
+pub mod hedging;
 pub mod route;
 
 pub mod cluster;

@@ -9,6 +9,7 @@ mod faults;
 mod handover;
 mod harness;
 mod health;
+mod hedging;
 mod lanes;
 mod load;
 mod registry;

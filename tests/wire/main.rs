@@ -1,6 +1,7 @@
 //! Bytes: edge cases of HTTP/1 as tables and the abuse of HTTP/2, on real sockets against a running proxy, and the codec
 //! against another reader.
 
+mod deadlines;
 mod differential;
 mod edge;
 mod frames;
@@ -10,3 +11,4 @@ mod limits;
 mod paths;
 mod requests;
 mod responses;
+mod retries;

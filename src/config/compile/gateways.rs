@@ -277,6 +277,7 @@ fn tcp_route(
         }],
         timeouts: Timeouts::default(),
         retry: None,
+        hedge: None,
     };
     Route {
         name: name.clone(),

@@ -309,6 +309,7 @@ impl RouteCompiler<'_, '_> {
                     .collect(),
                 timeouts: rule.timeouts,
                 retry: rule.retry.clone(),
+                hedge: rule.hedge,
             }
         });
         Arc::new(Route {

@@ -5,7 +5,7 @@ use super::route_match::{everything, route_match};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
-use crate::model::{Filter, HostPattern, Retry, RouteMatch, Timeouts};
+use crate::model::{Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteMatch, Timeouts};
 
 #[derive(Debug)]
 pub struct RouteSpec {
@@ -39,6 +39,7 @@ pub struct RuleSpec {
     pub backends: Vec<BackendRef>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
+    pub hedge: Option<Hedge>,
 }
 
 /// A reference to a service or subset.
@@ -77,6 +78,7 @@ fn rules(fields: &mut Fields<'_, '_>) -> Vec<RuleSpec> {
         backends: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        hedge: None,
     }]
 }
 
@@ -130,6 +132,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
     let retry = fields.optional("retry", |cursor| {
         cursor.fields(|fields| retry(fields, &matches))
     });
+    let hedge = fields.optional("hedge", |cursor| cursor.fields(hedge));
     Some(RuleSpec {
         name,
         matches,
@@ -137,6 +140,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
         backends,
         timeouts: timeouts.unwrap_or_default(),
         retry,
+        hedge,
     })
 }
 
@@ -222,6 +226,26 @@ fn retry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Retry> {
     };
     warn_of_codes_in_vain(fields, &retry, matches);
     Some(retry)
+}
+
+fn hedge(fields: &mut Fields<'_, '_>) -> Option<Hedge> {
+    let after = fields.optional("after", hedge_after);
+    let extra = fields.optional("extra_percent", |c| c.number(1..=100));
+    Some(Hedge {
+        after: after.unwrap_or(HedgeAfter::P95),
+        extra_percent: extra.unwrap_or(defaults::HEDGE_EXTRA_PERCENT),
+    })
+}
+
+fn hedge_after(cursor: Cursor<'_>) -> Option<HedgeAfter> {
+    match cursor.text()? {
+        "p95" => Some(HedgeAfter::P95),
+        text if !text.starts_with(|first: char| first.is_ascii_digit()) => {
+            let hint = "write p95, or a duration such as 50ms";
+            cursor.error(format!("`{text}` is neither p95 nor a duration"), hint)
+        }
+        _ => cursor.nonzero_duration().map(HedgeAfter::Fixed),
+    }
 }
 
 fn attempts(cursor: Cursor<'_>) -> Option<u32> {

@@ -26,7 +26,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    pub(super) fn new(circuit: &Circuit) -> Self {
+    pub(in crate::proxy) fn new(circuit: &Circuit) -> Self {
         let budget = Self {
             percent: AtomicU32::new(0),
             min_per_second: AtomicU32::new(0),
@@ -43,6 +43,11 @@ impl RetryBudget {
             .store(circuit.retry_budget_percent, Ordering::Relaxed);
         self.min_per_second
             .store(circuit.retry_budget_min_per_second, Ordering::Relaxed);
+    }
+
+    /// A share of one more request may be sent again.
+    pub(in crate::proxy) fn earn(&self, now: Instant) {
+        self.answered(nanos(now));
     }
 
     /// A request was answered well. `now` is in nanoseconds.
@@ -93,6 +98,8 @@ mod tests {
     use super::*;
 
     fn budget(percent: u32, min_per_second: u32) -> RetryBudget {
+        // What came before the first use of the clock would count as that moment, and so as later than it was.
+        nanos(Instant::now());
         RetryBudget::new(&Circuit {
             retry_budget_percent: percent,
             retry_budget_min_per_second: min_per_second,

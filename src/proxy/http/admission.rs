@@ -7,7 +7,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
 use super::head::RequestHead;
-use crate::lane::Refusal;
+use crate::lane::{Reason, Refusal};
 use crate::proxy::failure::Failure;
 use crate::proxy::lane::{Asked, Entered, Lane, Place, Slot};
 use crate::proxy::session::Session;
@@ -21,7 +21,8 @@ pub async fn admit<D: Downstream>(
     request: &RequestHead,
     exchange: &Exchange,
 ) -> Result<Slot, Ended> {
-    let asked = Asked::of(lane, &request.fields, session.peer.ip(), exchange.start);
+    let deadline = plan.deadline.map(|deadline| deadline.at);
+    let asked = Asked::of(lane, &request.fields, session.peer.ip(), deadline);
     let admitted = match lane.enter(asked, exchange.start) {
         Entered::Slot(slot) => return Ok(slot),
         Entered::Refused(refusal) => Err(refusal),
@@ -30,14 +31,18 @@ pub async fn admit<D: Downstream>(
     admitted.map_err(|refusal| Ended::Refused(shed(lane, refusal)))
 }
 
-/// Until its turn comes, its patience ends, or the client has left.
+/// Until its turn comes, its patience or its time ends, or the client has left.
 async fn wait<D: Downstream>(
     mut place: Place,
     plan: &Plan<'_>,
     down: &mut D,
     exchange: &Exchange,
 ) -> Result<Result<Slot, Refusal>, Ended> {
-    let until = exchange.start + place.patience;
+    let patience = exchange.start + place.patience;
+    let (until, reason) = match plan.deadline {
+        Some(deadline) if deadline.at < patience => (deadline.at, Reason::Deadline),
+        _ => (patience, Reason::Timeout),
+    };
     let decided = poll_fn(|cx| {
         if let Poll::Ready(decided) = place.poll(cx) {
             return Poll::Ready(Ok(Some(decided)));
@@ -48,7 +53,7 @@ async fn wait<D: Downstream>(
         down.timer().poll(cx, until).map(|()| Ok(None))
     })
     .await?;
-    Ok(decided.unwrap_or_else(|| place.expire()))
+    Ok(decided.unwrap_or_else(|| place.expire(reason)))
 }
 
 fn shed(lane: &Lane, refusal: Refusal) -> Failure {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::body::{Copy, CopyError, Cut, Size};
+use super::deadline::{self, Deadline, Whose};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
@@ -34,6 +35,17 @@ pub struct Failed {
     pub again: Again,
 }
 
+impl Failed {
+    /// Nothing has moved for so long.
+    pub fn idle(limit: Duration) -> Self {
+        Self {
+            failure: Failure::StreamIdle { limit },
+            outcome: Outcome::Timeout,
+            again: Again::No,
+        }
+    }
+}
+
 /// One attempt on one endpoint.
 pub struct Attempt<'a> {
     pub session: &'a Session,
@@ -55,11 +67,11 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         replay: &mut Replay,
     ) -> Result<Result<(Upstream, Copy), Failed>, Ended> {
-        let deadline = self.deadline(exchange);
+        let deadline = self.announce(&mut scratch.request);
         let mut upstream = match self.open(lease, down, &scratch.request, deadline).await {
             Ok(upstream) => upstream,
             Err(Unopened::Error(error)) => return Ok(Err(self.not_opened(lease, error))),
-            Err(Unopened::Timeout) => return Ok(Err(self.timed_out(exchange, replay))),
+            Err(Unopened::Missed(missed)) => return Ok(Err(self.missed(missed, replay))),
             Err(Unopened::Client(cut)) => return Err(client_failure(cut)),
         };
         let mut request = Copy::default();
@@ -73,17 +85,13 @@ impl Attempt<'_> {
                 Ok(Ok((upstream, request)))
             }
             Err(Broken::Upstream(cut)) => Ok(Err(self.broken(&upstream, cut, replay, lease))),
-            Err(Broken::Timeout) => {
+            Err(Broken::Missed(missed)) => {
                 upstream.cut();
-                Ok(Err(self.timed_out(exchange, replay)))
+                Ok(Err(self.missed(missed, replay)))
             }
             Err(Broken::Idle(limit)) => {
                 upstream.cut();
-                Ok(Err(Failed {
-                    failure: Failure::StreamIdle { limit },
-                    outcome: Outcome::Timeout,
-                    again: Again::No,
-                }))
+                Ok(Err(Failed::idle(limit)))
             }
             Err(Broken::Client(cut)) => {
                 upstream.cut();
@@ -92,17 +100,26 @@ impl Attempt<'_> {
         }
     }
 
-    /// The earlier of the request's deadline and this attempt's.
-    fn deadline(&self, exchange: &Exchange) -> Option<Instant> {
-        let attempt = self
-            .plan
-            .timeouts
-            .backend_request
-            .map(|limit| self.began + limit);
-        match (self.plan.deadline(exchange), attempt) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+    /// Tells the next hop how long it has: until the deadline that is returned.
+    pub fn announce(&self, head: &mut RequestHead) -> Option<Deadline> {
+        let deadline = self.deadline();
+        if let Some(Deadline { at, whose, .. }) = deadline {
+            let left = at.saturating_duration_since(self.began);
+            deadline::forward(&mut head.fields, left, self.plan.grpc, whose);
         }
+        deadline
+    }
+
+    /// The earlier of the request's deadline and this attempt's.
+    fn deadline(&self) -> Option<Deadline> {
+        let limit = self.plan.timeouts.backend_request;
+        let attempt = limit.map(|limit| Deadline {
+            at: self.began + limit,
+            limit,
+            whose: Whose::BackendRequest,
+        });
+        let both = [self.plan.deadline, attempt].into_iter().flatten();
+        both.min_by_key(|deadline| deadline.at)
     }
 
     /// Sends the head, on a connection that may have to be made first.
@@ -111,7 +128,7 @@ impl Attempt<'_> {
         lease: &Lease,
         down: &mut D,
         head: &RequestHead,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<Upstream, Unopened> {
         let worker = &self.session.worker;
         let wanted = Wanted {
@@ -140,8 +157,8 @@ impl Attempt<'_> {
             }
             match deadline {
                 Some(deadline) => {
-                    let timer = down.timer().poll(cx, deadline);
-                    timer.map(|()| Err(Unopened::Timeout))
+                    let timer = down.timer().poll(cx, deadline.at);
+                    timer.map(|()| Err(Unopened::Missed(deadline)))
                 }
                 None => Poll::Pending,
             }
@@ -157,7 +174,7 @@ impl Attempt<'_> {
         down: &mut D,
         scratch: &mut Scratch,
         replay: &mut Replay,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<(), Broken> {
         let settings = &self.session.worker.settings;
         let limit = self
@@ -201,9 +218,9 @@ impl Attempt<'_> {
                 return Poll::Ready(Err(Broken::Client(cut)));
             }
             if let Some(deadline) = deadline
-                && down.timer().poll(cx, deadline).is_ready()
+                && down.timer().poll(cx, deadline.at).is_ready()
             {
-                return Poll::Ready(Err(Broken::Timeout));
+                return Poll::Ready(Err(Broken::Missed(deadline)));
             }
             if let Some(limit) = limit {
                 let watch =
@@ -217,7 +234,7 @@ impl Attempt<'_> {
         .await
     }
 
-    fn not_opened(&self, lease: &Lease, error: OpenError) -> Failed {
+    pub fn not_opened(&self, lease: &Lease, error: OpenError) -> Failed {
         let endpoint = lease.endpoint().address.to_string();
         match error {
             OpenError::Connect(error) => Failed {
@@ -257,7 +274,7 @@ impl Attempt<'_> {
     }
 
     /// The upstream broke off before its final head.
-    fn broken(&self, upstream: &Upstream, cut: Cut, replay: &Replay, lease: &Lease) -> Failed {
+    pub fn broken(&self, upstream: &Upstream, cut: Cut, replay: &Replay, lease: &Lease) -> Failed {
         let endpoint = lease.endpoint().address.to_string();
         if let Cut::Malformed(reason) = cut {
             let failure = Failure::UpstreamProtocol { endpoint, reason };
@@ -304,29 +321,17 @@ impl Attempt<'_> {
         }
     }
 
-    fn timed_out(&self, exchange: &Exchange, replay: &Replay) -> Failed {
-        let whole = self
-            .plan
-            .deadline(exchange)
-            .is_some_and(|deadline| Instant::now() >= deadline);
-        let limit = if whole {
-            self.plan.timeouts.request
-        } else {
-            self.plan.timeouts.backend_request
-        };
-        let failure = Failure::UpstreamTimeout {
-            limit: limit.unwrap_or_default(),
-        };
+    pub fn missed(&self, missed: Deadline, replay: &Replay) -> Failed {
+        let own = missed.whose == Whose::BackendRequest;
         // An attempt's own timeout may be retried where the route retries at all.
-        let again =
-            if !whole && self.replayable && replay.is_possible() && self.plan.retry.is_some() {
-                Again::Elsewhere
-            } else {
-                Again::No
-            };
+        let again = if own && self.replayable && replay.is_possible() && self.plan.retry.is_some() {
+            Again::Elsewhere
+        } else {
+            Again::No
+        };
         Failed {
-            failure,
-            outcome: Outcome::Timeout,
+            failure: missed.missed(),
+            outcome: missed.outcome(),
             again,
         }
     }
@@ -336,13 +341,13 @@ impl Attempt<'_> {
 enum Unopened {
     Error(OpenError),
     Client(Cut),
-    Timeout,
+    Missed(Deadline),
 }
 
 enum Broken {
     Upstream(Cut),
     Client(Cut),
-    Timeout,
+    Missed(Deadline),
     Idle(Duration),
 }
 

@@ -15,7 +15,8 @@ pub struct Exchange {
     pub wall: Option<SystemTime>,
     pub status: u16,
     pub flags: Flags,
-    /// Why the answer is ours or another service's, in words; empty when it is that of the service that was meant.
+    /// Why the answer is ours or another service's, or that two endpoints were asked, in words; empty when it is simply that of
+    /// the service that was meant.
     pub details: String,
     pub bytes_in: u64,
     pub bytes_out: u64,

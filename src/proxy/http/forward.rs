@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::attempt;
 use super::body::{CopyError, Cut, Size};
+use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
@@ -23,6 +24,7 @@ use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Chain;
+use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
 use crate::proxy::lane::Lane;
 pub use crate::proxy::session::Session;
@@ -51,7 +53,10 @@ pub struct Plan<'a> {
     pub destination: Arc<Destination>,
     pub filters: [Option<&'a Chain>; 2],
     pub timeouts: Timeouts,
+    /// When the whole exchange must be over; known once the filters have had their say.
+    pub deadline: Option<Deadline>,
     pub retry: Option<&'a Retry>,
+    pub hedging: Option<&'a Hedging>,
     pub on_half_close: OnHalfClose,
     /// In front of the application; None lets everything in.
     pub lane: Option<&'a Lane>,
@@ -63,17 +68,6 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// When the whole exchange must be over.
-    pub fn deadline(&self, exchange: &Exchange) -> Option<Instant> {
-        self.timeouts.request.map(|limit| exchange.start + limit)
-    }
-
-    pub fn timed_out(&self, _: &Exchange) -> Failure {
-        Failure::UpstreamTimeout {
-            limit: self.timeouts.request.unwrap_or_default(),
-        }
-    }
-
     /// gRPC streams and upgraded connections may be silent for as long as they like.
     pub fn idle_limit(&self, settings: &Settings) -> Option<Duration> {
         (!self.grpc && !self.upgrade).then_some(settings.stream_idle_timeout)
@@ -200,6 +194,8 @@ async fn walk<D: Downstream>(
     for chain in plan.filters.into_iter().flatten() {
         chain.on_request(&mut scratch.request);
     }
+    let fields = &scratch.request.fields;
+    plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
     let slot = match plan.lane {
         Some(lane) => {
             let request = &scratch.request;
@@ -289,7 +285,6 @@ async fn relay<D: Downstream>(
         lease.settle(Outcome::Cancelled, latency, Instant::now());
         return Err(Ended::Cut(Failure::ClientGone));
     }
-    let deadline = plan.deadline(exchange);
     let limit = plan.idle_limit(&session.worker.settings);
     let mut idle = None;
     let mut response = super::body::Copy::default();
@@ -319,10 +314,10 @@ async fn relay<D: Downstream>(
         if attempt::poll_left(cx, down, sending, plan.on_half_close).is_ready() {
             return Poll::Ready(Err((Outcome::Cancelled, Failure::ClientGone)));
         }
-        if let Some(deadline) = deadline
-            && down.timer().poll(cx, deadline).is_ready()
+        if let Some(deadline) = plan.deadline
+            && down.timer().poll(cx, deadline.at).is_ready()
         {
-            return Poll::Ready(Err((Outcome::Timeout, plan.timed_out(exchange))));
+            return Poll::Ready(Err((deadline.outcome(), deadline.missed())));
         }
         if let Some(limit) = limit {
             let watch = idle.get_or_insert_with(|| session.worker.watch(cx.waker(), limit));

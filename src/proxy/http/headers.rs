@@ -4,8 +4,9 @@ use super::head::{Fields, Known, RequestHead, Scheme};
 use crate::proxy::entry::Role;
 use crate::proxy::session::Session;
 
-/// What a client can say of those it forwards for, and of how important they are.
-const OF_CLIENT: [Known; 7] = [
+/// What a client can say of those it forwards for, of how important they are, of how long they will wait, and of
+/// how often they have tried. `grpc-timeout` is not among them: it is the client's own.
+const OF_CLIENT: [Known; 10] = [
     Known::XForwardedFor,
     Known::XForwardedProto,
     Known::XForwardedHost,
@@ -13,6 +14,9 @@ const OF_CLIENT: [Known; 7] = [
     Known::XForwardedPrefix,
     Known::Forwarded,
     Known::XMeshClass,
+    Known::XMeshTimeoutMs,
+    Known::XMeshAttempt,
+    Known::XEnvoyExpectedRqTimeoutMs,
 ];
 
 /// At the edge of the mesh the request is told who sent it and how; between sidecars it is left as it is.
@@ -59,7 +63,7 @@ fn has_one_scheme(fields: &Fields) -> bool {
 mod tests {
     use super::*;
 
-    const CLIENTS: [(&str, &str); 8] = [
+    const CLIENTS: [(&str, &str); 12] = [
         ("X-Forwarded-For", "192.0.2.1"),
         ("x-forwarded-for", "192.0.2.2, 192.0.2.3"),
         ("X-Forwarded-Host", "shop.example.com"),
@@ -67,6 +71,10 @@ mod tests {
         ("X-Forwarded-Prefix", "/shop"),
         ("Forwarded", "for=192.0.2.1"),
         ("x-mesh-class", "critical"),
+        ("x-mesh-timeout-ms", "300"),
+        ("X-Envoy-Expected-Rq-Timeout-Ms", "300"),
+        ("x-mesh-attempt", "2"),
+        ("grpc-timeout", "1S"),
         ("X-Other", "kept"),
     ];
 
@@ -85,6 +93,7 @@ mod tests {
     #[test]
     fn what_an_untrusted_client_says_is_replaced_by_what_is_seen() {
         let expected = [
+            "grpc-timeout: 1S",
             "X-Other: kept",
             "X-Forwarded-For: 203.0.113.9",
             "X-Forwarded-Proto: http",
@@ -92,7 +101,7 @@ mod tests {
         assert_eq!(told(&CLIENTS, false), expected);
         assert_eq!(
             told(&[("X-Forwarded-Proto", "https")], false),
-            expected[1..]
+            expected[2..]
         );
     }
 
@@ -105,6 +114,10 @@ mod tests {
             "X-Forwarded-Prefix: /shop",
             "Forwarded: for=192.0.2.1",
             "x-mesh-class: critical",
+            "x-mesh-timeout-ms: 300",
+            "X-Envoy-Expected-Rq-Timeout-Ms: 300",
+            "x-mesh-attempt: 2",
+            "grpc-timeout: 1S",
             "X-Other: kept",
             "X-Forwarded-Proto: http",
         ];

@@ -3,13 +3,16 @@
 pub mod admission;
 pub mod attempt;
 pub mod body;
+pub mod deadline;
 pub mod downstream;
 pub mod exchange;
 pub mod forward;
 pub mod head;
 pub mod headers;
+pub mod hedge;
 pub mod load_report;
 pub mod plan;
+pub mod repeats;
 pub mod replay;
 pub mod respond;
 pub mod tries;

@@ -16,12 +16,16 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
+use super::hedge::{self, Raced};
+use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
 use crate::proxy::cluster::{Lease, Outcome, RetryPermit};
 use crate::proxy::failure::Failure;
+use crate::proxy::hedging::Hedging;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
+use crate::telemetry::metrics::ServiceSeries;
 
 /// The longest wait before a retry, however many have failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -42,7 +46,8 @@ pub struct Answered {
 /// When the next attempt begins.
 enum Next {
     AtOnce,
-    AfterBackOff,
+    /// After at least so long.
+    AfterBackOff(Duration),
 }
 
 pub async fn run<D: Downstream>(
@@ -54,10 +59,27 @@ pub async fn run<D: Downstream>(
 ) -> Result<Answered, Ended> {
     let mut tries = Tries::new(session, plan, down, &scratch.request);
     loop {
-        let (attempt, lease) = tries.begin(exchange)?;
-        let began = attempt.began;
-        let result = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
-        let next = match result.await? {
+        let (attempt, lease) = tries.begin(&mut scratch.request, exchange)?;
+        let Raced {
+            lease,
+            began,
+            result,
+        } = match tries.hedging(exchange) {
+            Some(hedging) => {
+                let first = (attempt, lease);
+                let race = hedge::race(hedging, first, &mut tries, down, scratch, exchange);
+                Box::pin(race).await?
+            }
+            None => {
+                let once = attempt.once(&lease, down, scratch, exchange, &mut tries.replay);
+                Raced {
+                    result: once.await?,
+                    began: attempt.began,
+                    lease,
+                }
+            }
+        };
+        let next = match result {
             Ok((upstream, request)) => {
                 let inbound = session.entry.role.is_inbound();
                 let undelivered = undelivered::take(&mut scratch.response).filter(|_| !inbound);
@@ -81,15 +103,15 @@ pub async fn run<D: Downstream>(
             }
             Err(failed) => tries.failed(failed, lease, began, exchange)?,
         };
-        if let Next::AfterBackOff = next {
-            Box::pin(tries.back_off(down, exchange)).await?;
+        if let Next::AfterBackOff(pause) = next {
+            Box::pin(tries.back_off(pause, down, exchange)).await?;
         }
         tries.replay.rewind();
     }
 }
 
 /// What a request may still try, and what has come of it so far.
-struct Tries<'a> {
+pub struct Tries<'a> {
     session: &'a Session,
     plan: &'a Plan<'a>,
     /// Of the request's body. Asked for before any of it is read, because every attempt sends all of it.
@@ -98,6 +120,10 @@ struct Tries<'a> {
     replay: Replay,
     /// Retries that the route has asked for.
     retries: u32,
+    /// Some caller repeats the request already, so the route does not.
+    marked: bool,
+    /// The budget has granted a repetition, which says that it is one.
+    repeated: bool,
     /// An endpoint that gets the request once more, on a new connection.
     again_on: Option<Lease>,
     last: Option<Failure>,
@@ -122,6 +148,8 @@ impl<'a> Tries<'a> {
             replayable,
             replay: Replay::new(if keep { bytes_max } else { 0 }),
             retries: 0,
+            marked: repeats::is_marked(&head.fields),
+            repeated: false,
             again_on: None,
             last: None,
             retry: None,
@@ -129,19 +157,30 @@ impl<'a> Tries<'a> {
     }
 
     /// The next attempt, and the endpoint it goes to.
-    fn begin(&mut self, exchange: &mut Exchange) -> Result<(Attempt<'a>, Lease), Ended> {
+    pub fn begin(
+        &mut self,
+        head: &mut RequestHead,
+        exchange: &mut Exchange,
+    ) -> Result<(Attempt<'a>, Lease), Ended> {
         let fresh = self.again_on.is_some();
         let lease = match self.again_on.take() {
             Some(lease) => lease,
             None => pick(self.session, self.plan, exchange)
                 .map_err(|failure| Ended::Refused(self.last.take().unwrap_or(failure)))?,
         };
+        let began = Instant::now();
+        if let Some(deadline) = self.plan.deadline.filter(|deadline| deadline.at <= began) {
+            return Err(Ended::Refused(deadline.missed()));
+        }
         let endpoint = lease.endpoint();
         self.plan.destination.series.attempts.increment();
         if exchange.attempts > 0 {
             self.plan.destination.series.retries.increment();
         }
         exchange.attempts += 1;
+        if self.repeated {
+            repeats::mark(&mut head.fields, exchange.attempts);
+        }
         exchange.endpoint = Some(endpoint.address);
         if !exchange.tried.contains(&endpoint.id) {
             exchange.tried.push(endpoint.id);
@@ -152,10 +191,23 @@ impl<'a> Tries<'a> {
             size: self.size,
             replayable: self.replayable,
             fresh,
-            began: Instant::now(),
+            began,
             endpoint: endpoint.id,
         };
         Ok((attempt, lease))
+    }
+
+    /// How a first attempt may get another one beside it, and after which time, as far as that is known.
+    fn hedging(&self, exchange: &Exchange) -> Option<(&'a Hedging, Option<Duration>)> {
+        let hedging = self.plan.hedging?;
+        let is_first = exchange.attempts == 1 && !self.marked;
+        let may_be_twice = self.replayable && self.size == Size::None && !self.plan.upgrade;
+        let may = is_first && may_be_twice && self.has_others(1);
+        may.then(|| (hedging, hedging.begin(exchange.start)))
+    }
+
+    pub fn series(&self) -> &ServiceSeries {
+        &self.plan.destination.series
     }
 
     /// What follows on an answer: another attempt, or none since it is the one that the client gets.
@@ -180,7 +232,7 @@ impl<'a> Tries<'a> {
             return Some(Next::AtOnce);
         }
         self.wants_another(scratch, exchange)
-            .then_some(Next::AfterBackOff)
+            .map(Next::AfterBackOff)
     }
 
     fn may_go_elsewhere(&self, exchange: &Exchange) -> bool {
@@ -192,17 +244,23 @@ impl<'a> Tries<'a> {
         self.plan.destination.cluster.endpoints().endpoints.len() > tried
     }
 
-    /// Whether the route asks for another attempt after this answer, and there may be one.
-    fn wants_another(&mut self, scratch: &Scratch, exchange: &mut Exchange) -> bool {
+    /// The least wait before another attempt, where the route asks for one after this answer and there may be one.
+    fn wants_another(&mut self, scratch: &Scratch, exchange: &mut Exchange) -> Option<Duration> {
         if self.retries >= self.retries_max() || !wants_retry(self.plan, scratch, self.replayable) {
-            return false;
+            return None;
         }
+        let pause = repeats::pause(&scratch.response).filter(|pause| self.has_time_for(*pause))?;
         let granted = self.replay.is_possible() && self.may_retry();
         if !granted {
             self.plan.destination.series.retries_refused.increment();
             exchange.flag(Flag::RetryLimitExceeded);
         }
-        granted
+        granted.then_some(pause)
+    }
+
+    fn has_time_for(&self, pause: Duration) -> bool {
+        let deadline = self.plan.deadline.filter(|_| !pause.is_zero());
+        deadline.is_none_or(|deadline| deadline.at > Instant::now() + pause)
     }
 
     /// What follows on a failed attempt: another, or the failure is the answer.
@@ -233,7 +291,7 @@ impl<'a> Tries<'a> {
         {
             Next::AtOnce
         } else if self.retries < self.retries_max() && self.may_retry() {
-            Next::AfterBackOff
+            Next::AfterBackOff(Duration::ZERO)
         } else {
             return Err(Ended::Refused(failure));
         };
@@ -242,24 +300,28 @@ impl<'a> Tries<'a> {
     }
 
     fn retries_max(&self) -> u32 {
-        self.plan.retry.map_or(0, |retry| retry.attempts_max)
+        let retry = self.plan.retry.filter(|_| !self.marked);
+        retry.map_or(0, |retry| retry.attempts_max)
     }
 
     fn may_retry(&mut self) -> bool {
         // The one before has had its answer.
         self.retry = None;
         self.retry = self.plan.destination.cluster.try_retry(Instant::now());
-        self.retry.is_some()
+        let granted = self.retry.is_some();
+        self.repeated |= granted;
+        granted
     }
 
     /// Waits before a retry that the route asks for. Where every endpoint has had its turn, they all get another.
     async fn back_off<D: Downstream>(
         &mut self,
+        pause: Duration,
         down: &mut D,
         exchange: &mut Exchange,
     ) -> Result<(), Ended> {
         self.retries += 1;
-        back_off(self.session, self.plan, down, exchange, self.retries).await?;
+        back_off(self.session, self.plan, down, self.retries, pause).await?;
         if exchange.tried.len() >= self.plan.destination.cluster.endpoints().endpoints.len() {
             exchange.tried.clear();
         }
@@ -284,15 +346,6 @@ pub fn outcome_of(response: &ResponseHead, undelivered: Option<Undelivered>) -> 
         500.. => Outcome::Failure5xx,
         _ => Outcome::Success,
     }
-}
-
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); a date is not looked at.
-fn retry_after(response: &ResponseHead) -> Option<Duration> {
-    let seconds = std::str::from_utf8(response.fields.get(Known::RetryAfter)?)
-        .ok()?
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
@@ -323,28 +376,27 @@ fn wants_retry(plan: &Plan<'_>, scratch: &Scratch, replayable: bool) -> bool {
                 .any(|allowed| allowed.as_bytes() == method))
 }
 
-/// Waits before a retry: the route's minimum, doubled each time, with jitter above it. Never past the request's deadline.
+/// Waits before a retry: the route's minimum, doubled each time, and at least `pause`, with jitter above it. Never past the
+/// request's deadline.
 async fn back_off<D: Downstream>(
     session: &Session,
     plan: &Plan<'_>,
     down: &mut D,
-    exchange: &Exchange,
     retries: u32,
+    pause: Duration,
 ) -> Result<(), Ended> {
     let minimum = plan
         .retry
         .map_or(Duration::from_millis(25), |retry| retry.backoff);
     let base = minimum
         .saturating_mul(1 << (retries - 1).min(16))
-        .min(BACKOFF_MAX.max(minimum));
+        .min(BACKOFF_MAX.max(minimum))
+        .max(pause);
     let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
     let until = Instant::now() + base + jitter;
-    if let Some(deadline) = plan
-        .deadline(exchange)
-        .filter(|deadline| *deadline <= until)
-    {
-        poll_fn(|cx| down.timer().poll(cx, deadline)).await;
-        return Err(Ended::Refused(plan.timed_out(exchange)));
+    if let Some(deadline) = plan.deadline.filter(|deadline| deadline.at <= until) {
+        poll_fn(|cx| down.timer().poll(cx, deadline.at)).await;
+        return Err(Ended::Refused(deadline.missed()));
     }
     poll_fn(|cx| {
         if down.poll_gone(cx, plan.on_half_close).is_ready() {

@@ -2,7 +2,6 @@
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -20,8 +19,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// As these fields of a request from `peer` say, which arrived at `now`.
-    pub fn of(lane: &Lane, fields: &Fields, peer: IpAddr, now: Instant) -> Self {
+    /// As these fields of a request from `peer` say, which has to be done at `deadline`.
+    pub fn of(lane: &Lane, fields: &Fields, peer: IpAddr, deadline: Option<Instant>) -> Self {
         let wanted = class(fields).unwrap_or_default();
         let raises = wanted < Class::Default;
         let class = match raises && !lane.class_from.iter().any(|network| network.has(peer)) {
@@ -36,7 +35,7 @@ impl Asked {
         Self {
             class,
             tenant,
-            deadline: timeout(fields).map(|timeout| nanos(now + timeout)),
+            deadline: deadline.map(nanos),
         }
     }
 }
@@ -60,43 +59,6 @@ fn of_urgency(priority: &[u8]) -> Option<Class> {
         b"7" => Some(Class::BestEffort),
         _ => None,
     }
-}
-
-/// A caller that asks for years means that it does not care.
-const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The shortest of what callers say they will wait.
-fn timeout(fields: &Fields) -> Option<Duration> {
-    const MILLISECONDS: [Known; 2] = [Known::XMeshTimeoutMs, Known::XEnvoyExpectedRqTimeoutMs];
-    let milliseconds = MILLISECONDS
-        .into_iter()
-        .filter_map(|known| Some(Duration::from_millis(number(fields.get(known)?)?)));
-    let grpc = fields.get(Known::GrpcTimeout).and_then(grpc_timeout);
-    let shortest = milliseconds.chain(grpc).min();
-    shortest.filter(|timeout| *timeout <= TIMEOUT_MAX)
-}
-
-/// gRPC over HTTP/2, "Timeout": at most eight digits and a unit.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.len() > 8 {
-        return None;
-    }
-    let count = number(digits)?;
-    Some(match unit {
-        b'H' => Duration::from_secs(count * 3600),
-        b'M' => Duration::from_secs(count * 60),
-        b'S' => Duration::from_secs(count),
-        b'm' => Duration::from_millis(count),
-        b'u' => Duration::from_micros(count),
-        b'n' => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -127,7 +89,7 @@ mod tests {
         let lane = lane(None);
         let class = |all: &[(&str, &str)], peer: &str| {
             let peer = peer.parse().expect("an address");
-            Asked::of(&lane, &fields(all), peer, Instant::now()).class
+            Asked::of(&lane, &fields(all), peer, None).class
         };
         let (trusted, other) = ("10.1.2.3", "192.0.2.1");
         for (all, by_trusted, by_other) in [
@@ -167,7 +129,7 @@ mod tests {
     fn a_tenant_is_the_field_or_else_the_address() {
         let tenant = |lane: &Lane, all: &[(&str, &str)], peer: &str| {
             let peer = peer.parse().expect("an address");
-            Asked::of(lane, &fields(all), peer, Instant::now()).tenant
+            Asked::of(lane, &fields(all), peer, None).tenant
         };
         let (by_field, by_address) = (lane(Some("x-tenant")), lane(None));
         let (a, b) = (&[("X-Tenant", "a")][..], &[("x-tenant", "b")][..]);
@@ -186,31 +148,6 @@ mod tests {
         assert_ne!(
             tenant(&by_address, a, "10.0.0.1"),
             tenant(&by_address, a, "10.0.0.2")
-        );
-    }
-
-    #[test]
-    fn the_shortest_timeout_counts() {
-        let milliseconds = |all: &[(&str, &str)]| timeout(&fields(all)).map(|t| t.as_millis());
-        assert_eq!(milliseconds(&[]), None);
-        assert_eq!(milliseconds(&[("grpc-timeout", "2S")]), Some(2_000));
-        assert_eq!(
-            milliseconds(&[("grpc-timeout", "250m"), ("x-mesh-timeout-ms", "300")]),
-            Some(250)
-        );
-        assert_eq!(
-            milliseconds(&[
-                ("x-envoy-expected-rq-timeout-ms", "40"),
-                ("x-mesh-timeout-ms", "50")
-            ]),
-            Some(40)
-        );
-        for wrong in ["", "S", "1", "-1S", "+1S", "123456789S", "1x", "99999999H"] {
-            assert_eq!(milliseconds(&[("grpc-timeout", wrong)]), None, "{wrong}");
-        }
-        assert_eq!(
-            milliseconds(&[("x-mesh-timeout-ms", "99999999999999999999999")]),
-            None
         );
     }
 }

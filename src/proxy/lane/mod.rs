@@ -277,10 +277,10 @@ impl Place {
         }
     }
 
-    /// It will not wait any longer, unless its turn has come at this very moment.
-    pub fn expire(mut self) -> Result<Slot, Refusal> {
+    /// It will not wait any longer for this reason, unless its turn has come at this very moment.
+    pub fn expire(mut self, reason: Reason) -> Result<Slot, Refusal> {
         let mut queue = self.shared.lock();
-        let refusal = queue.refusal(Reason::Timeout);
+        let refusal = queue.refusal(reason);
         let left = queue.leave(self.class, self.id);
         drop(queue);
         match left.map_or_else(|| self.verdict(), |_| None) {

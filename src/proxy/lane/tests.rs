@@ -74,13 +74,13 @@ fn who_has_waited_long_enough_is_refused_unless_its_turn_has_just_come() {
     let (lanes, lane) = lane(1);
     let held = slot(&lane);
     let refused = place(&lane)
-        .expire()
+        .expire(Reason::Timeout)
         .err()
         .expect("nothing has become free");
     assert_eq!(refused.reason, Reason::Timeout);
     let waits = place(&lane);
     held.done();
-    assert!(waits.expire().is_ok());
+    assert!(waits.expire(Reason::Timeout).is_ok());
     assert_eq!(lanes.report()[0].refused(Reason::Timeout), 1);
     assert_eq!(lanes.report()[0].admitted(), 2);
 }

@@ -149,6 +149,7 @@ mod tests {
             backends: Vec::new(),
             timeouts: Timeouts::default(),
             retry: None,
+            hedge: None,
         };
         let parent = |port: &Option<u16>| ServiceParent {
             service: Name::new("shop", "cart"),

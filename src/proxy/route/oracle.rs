@@ -205,6 +205,7 @@ fn rule(matches: Vec<RouteMatch>) -> Rule {
         backends: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        hedge: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::split::Split;
 use crate::model;
 use crate::proxy::filter::Chain;
+use crate::proxy::hedging::Hedging;
 use crate::telemetry::metrics::{ListenerRequests, RequestSeries};
 
 /// `T` is what a cluster key resolves to.
@@ -28,6 +29,8 @@ pub struct Backend<T> {
     pub key: model::ClusterKey,
     pub target: T,
     pub filters: Chain,
+    /// Boxed, because it is large and few rules have one.
+    pub hedging: Option<Box<Hedging>>,
     pub requests: Arc<RequestSeries>,
 }
 
@@ -62,6 +65,10 @@ impl<T> CompiledRule<T> {
                 key: key.clone(),
                 target: resolve(key),
                 filters: Chain::compile(&backend.filters),
+                hedging: rule
+                    .hedge
+                    .as_ref()
+                    .map(|hedge| Box::new(Hedging::new(hedge))),
                 requests: requests.series(&label, &key.service.to_string()),
             }),
         };

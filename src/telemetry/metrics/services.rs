@@ -24,6 +24,12 @@ pub struct ServiceSeries {
     pub retries_refused: Count,
     /// Requests that another service took over.
     pub failovers: Count,
+    /// Requests that were sent to a second endpoint too, which was the first to answer.
+    pub hedges_won: Count,
+    /// The same, where the first endpoint answered first.
+    pub hedges_lost: Count,
+    /// Requests that were not sent to a second endpoint, since so many were already.
+    pub hedges_refused: Count,
     /// Connections made.
     pub connects: Count,
     pub connect_failures: Count,
@@ -97,6 +103,18 @@ impl ServiceSeries {
             ),
         ] {
             scrape.counter(name, help, &labels, count.get());
+        }
+        for (result, count) in [
+            ("won", &self.hedges_won),
+            ("lost", &self.hedges_lost),
+            ("refused", &self.hedges_refused),
+        ] {
+            scrape.counter(
+                "pillion_hedges_total",
+                "Requests whose first endpoint was slow: the second was asked and answered first, or in vain, or could not be asked.",
+                &[labels[0], ("result", result)],
+                count.get(),
+            );
         }
     }
 }

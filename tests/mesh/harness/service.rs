@@ -28,7 +28,7 @@ const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
-    /// `/healthz` is answered with 503.
+    /// `/healthz` and `/hold` are answered with 503.
     ill: Arc<AtomicBool>,
     /// Everything is answered with 503.
     failing: Arc<AtomicBool>,
@@ -101,7 +101,7 @@ impl Service {
         self.runs = Runs::Apart(process_at(&self.name, self.address, folder).await);
     }
 
-    /// What it says of itself at `/healthz` from now on; only one that runs inside the test can be told.
+    /// What it says of itself at `/healthz`, and at `/hold`, from now on; only one that runs inside the test can be told.
     pub fn is_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::Relaxed);
     }
@@ -201,7 +201,7 @@ struct Mood {
     asked: Arc<AtomicUsize>,
     /// Everything is asked of another service.
     relay: Arc<OnceLock<Relay>>,
-    /// `/healthz` is answered with 503.
+    /// `/healthz` and `/hold` are answered with 503.
     ill: Arc<AtomicBool>,
     /// `/hold` is answered once this is true.
     holds: watch::Receiver<bool>,
@@ -295,8 +295,8 @@ async fn answer(
         let says = HeaderValue::from_static(Service::BUSY);
         response.headers_mut().insert("endpoint-load-metrics", says);
     }
-    let ill = request.uri().path() == "/healthz" && mood.ill.load(Ordering::Relaxed);
-    if ill || mood.failing.load(Ordering::Relaxed) {
+    let ill = matches!(request.uri().path(), "/healthz" | "/hold");
+    if ill && mood.ill.load(Ordering::Relaxed) || mood.failing.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)

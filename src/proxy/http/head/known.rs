@@ -28,6 +28,7 @@ pub enum Known {
     GrpcTimeout,
     GrpcStatus,
     GrpcMessage,
+    GrpcRetryPushbackMs,
     XEnvoyExpectedRqTimeoutMs,
     XMeshTimeoutMs,
     XMeshAttempt,
@@ -213,7 +214,10 @@ impl Known {
             ),
             22 => pick(
                 name,
-                &[(b"sec-websocket-protocol", Known::SecWebsocketProtocol)],
+                &[
+                    (b"sec-websocket-protocol", Known::SecWebsocketProtocol),
+                    (b"grpc-retry-pushback-ms", Known::GrpcRetryPushbackMs),
+                ],
             ),
             23 => pick(
                 name,
