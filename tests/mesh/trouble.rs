@@ -85,7 +85,9 @@ async fn endpoints_that_close_idle_connections_at_any_moment_fail_nothing() {
         endpoint.falls_into(Trouble::ClosesIdle);
     }
     let load = world.load();
-    load.goes_on(requests).await;
+    for _ in 0..requests / 1_000 {
+        load.goes_on(1_000).await;
+    }
     let failures = load.stop().await;
     assert!(failures.is_empty(), "{failures:?}");
     world.expect_no_post_twice();
