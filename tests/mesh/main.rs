@@ -6,6 +6,7 @@ mod circuit;
 mod drain;
 mod failover;
 mod faults;
+mod goaway;
 mod handover;
 mod harness;
 mod health;

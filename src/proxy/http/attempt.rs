@@ -296,6 +296,17 @@ impl Attempt<'_> {
                 again: Again::Elsewhere,
             };
         }
+        if matches!(cut, Cut::Unseen) && replay.is_possible() {
+            let again = match self.fresh {
+                true => Again::Elsewhere,
+                false => Again::Fresh,
+            };
+            return Failed {
+                failure,
+                outcome: Outcome::Cancelled,
+                again,
+            };
+        }
         let may_repeat = self.replayable && replay.is_possible() && upstream.is_unanswered();
         let again = match may_repeat {
             true if upstream.is_reused() => Again::Fresh,
@@ -371,6 +382,6 @@ pub fn client_failure(cut: Cut) -> Ended {
             status: 400,
             reason,
         }),
-        Cut::Gone(_) | Cut::Reset(_) => Ended::Refused(Failure::ClientGone),
+        Cut::Gone(_) | Cut::Reset(_) | Cut::Unseen => Ended::Refused(Failure::ClientGone),
     }
 }

@@ -25,6 +25,8 @@ pub enum Cut {
     Gone(io::Error),
     /// The peer reset this message but not the connection (HTTP/2).
     Reset(h2::Reason),
+    /// The peer closes the connection, and has not seen this message (GOAWAY; RFC 9113, section 6.8).
+    Unseen,
     /// The peer's framing is invalid.
     Malformed(&'static str),
 }
@@ -34,7 +36,7 @@ impl Cut {
     pub fn is_reset(&self) -> bool {
         match self {
             Cut::Gone(error) => error.kind() == io::ErrorKind::ConnectionReset,
-            Cut::Reset(_) => true,
+            Cut::Reset(_) | Cut::Unseen => true,
             Cut::Malformed(_) => false,
         }
     }

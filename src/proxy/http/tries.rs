@@ -139,14 +139,13 @@ impl<'a> Tries<'a> {
         head: &RequestHead,
     ) -> Self {
         let replayable = head.method.is_idempotent() || head.fields.contains(Known::IdempotencyKey);
-        let keep = replayable || plan.retry.is_some_and(|retry| !retry.methods.is_empty());
-        let bytes_max = session.worker.settings.replay_bytes_max;
         Self {
             session,
             plan,
             size: down.size(),
             replayable,
-            replay: Replay::new(if keep { bytes_max } else { 0 }),
+            // Also what must not be sent twice may turn out not to have been seen.
+            replay: Replay::new(session.worker.settings.replay_bytes_max),
             retries: 0,
             marked: repeats::is_marked(&head.fields),
             repeated: false,

@@ -228,6 +228,10 @@ pub fn cut(error: h2::Error) -> Cut {
                 .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
         );
     }
+    if error.is_go_away() && error.is_remote() {
+        // The streams that the peer has seen go on, and end in their own way.
+        return Cut::Unseen;
+    }
     match error.reason() {
         Some(reason) if error.is_reset() || error.is_go_away() => Cut::Reset(reason),
         Some(_) => Cut::Malformed("HTTP/2 protocol error"),
