@@ -394,9 +394,9 @@ fn own_queries_that_come_back_are_refused_and_go_round_no_further() {
     }
     let pair = pair();
     let _upstream = Upstream::start(&pair.server, SERVER[0]);
-    let _caller = Sidecar::start(&pair.client, &caller(), &mesh());
-    // Rules that were made for a sidecar of another user.
+    // Rules that were made for a sidecar of another user, while there is none to be asked.
     pair.client.apply_rules("--dns --uid 4711");
+    let _caller = Sidecar::start(&pair.client, &caller(), &mesh());
     for words in ["www.example", "+tcp www.example"] {
         let head = dig_head(&pair.client, words);
         assert!(head.contains("status: REFUSED"), "{head}");
