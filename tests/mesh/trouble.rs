@@ -78,10 +78,10 @@ async fn http2_endpoints_in_trouble_fail_no_request_that_may_be_repeated() {
     world.expect_no_post_twice();
 }
 
-/// All three close their idle connections at random moments; `PILLION_RACE_REQUESTS=50000` is the long form.
+/// All three close their idle connections at random moments; `RACE_REQUESTS=50000` is the long form.
 #[tokio::test]
 async fn endpoints_that_close_idle_connections_at_any_moment_fail_nothing() {
-    let requests = std::env::var("PILLION_RACE_REQUESTS").ok();
+    let requests = std::env::var("RACE_REQUESTS").ok();
     let requests = requests.map_or(5_000, |requests| requests.parse().expect("a number"));
     let world = World::start("http").await;
     for endpoint in &world.endpoints {
