@@ -8,9 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pillion::model::{
-    Address, Balance, ClusterKey, Endpoint, EndpointState, Name, Policy, Service,
-};
+use pillion::model::{Address, Balance, ClusterKey, Endpoint, Name, Policy, Service};
 use pillion::proxy::cluster::plan::Standing;
 use pillion::proxy::cluster::{Cluster, Outcome};
 use tokio::time::Instant;
@@ -131,16 +129,9 @@ impl Scene {
 }
 
 fn endpoint(number: u32) -> Endpoint {
-    Endpoint {
-        address: Address::Socket((Ipv4Addr::LOCALHOST, number as u16 + 1).into()),
-        port: None,
-        weight: 1,
-        zone: None,
-        priority: 0,
-        labels: Arc::default(),
-        state: EndpointState::Passing,
-        instance: None,
-    }
+    Endpoint::new(Address::Socket(
+        (Ipv4Addr::LOCALHOST, number as u16 + 1).into(),
+    ))
 }
 
 fn main() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pillion::load::orca;
 use pillion::model::{
-    Address, Balance, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Service,
+    Address, Balance, Circuit, ClusterKey, Endpoint, Name, Outlier, Policy, Service,
 };
 use pillion::proxy::cluster::{Cluster, Lease, Outcome};
 use tokio::time::Instant;
@@ -318,14 +318,7 @@ fn cluster(policy: Policy) -> Arc<Cluster> {
 }
 
 fn endpoint(number: usize) -> Endpoint {
-    Endpoint {
-        address: Address::Socket((Ipv4Addr::LOCALHOST, number as u16 + 1).into()),
-        port: None,
-        weight: 1,
-        zone: None,
-        priority: 0,
-        labels: Arc::default(),
-        state: EndpointState::Passing,
-        instance: None,
-    }
+    Endpoint::new(Address::Socket(
+        (Ipv4Addr::LOCALHOST, number as u16 + 1).into(),
+    ))
 }

@@ -22,6 +22,22 @@ pub struct Endpoint {
     pub instance: Option<Arc<str>>,
 }
 
+impl Endpoint {
+    /// An endpoint of which nothing but its address is known.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            port: None,
+            weight: 1,
+            zone: None,
+            priority: 0,
+            labels: Arc::default(),
+            state: EndpointState::Passing,
+            instance: None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Address {
     Socket(SocketAddr),

@@ -13,9 +13,7 @@ use super::cluster::Cluster;
 use super::destination::{Destination, Security};
 use super::failure::{ConnectError, Failure};
 use super::settings::Settings;
-use crate::model::{
-    Address, Circuit, ClusterKey, Endpoint, EndpointState, Name, Outlier, Protocol, Service,
-};
+use crate::model::{Address, Circuit, ClusterKey, Endpoint, Name, Outlier, Protocol, Service};
 
 /// Destinations kept by a worker; beyond it, all are forgotten and made again as they are needed.
 const DESTINATIONS_MAX: usize = 1024;
@@ -141,15 +139,6 @@ fn one_endpoint(name: Name, address: SocketAddr) -> Arc<Cluster> {
         port: None,
     };
     let cluster = Cluster::new(key, &service, None);
-    cluster.set_endpoints(vec![Endpoint {
-        address: Address::Socket(address),
-        port: None,
-        weight: 1,
-        zone: None,
-        priority: 0,
-        labels: Arc::default(),
-        state: EndpointState::Passing,
-        instance: None,
-    }]);
+    cluster.set_endpoints(vec![Endpoint::new(Address::Socket(address))]);
     cluster
 }

@@ -4,20 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Cluster;
-use crate::model::{self, Address, Balance, ClusterKey, EndpointState, Name, Policy, Service};
+use crate::model::{self, Address, Balance, ClusterKey, Name, Policy, Service};
 
 /// 10.0.0.1 at this port, weight 1.
 pub fn endpoint(port: u16) -> model::Endpoint {
-    model::Endpoint {
-        address: Address::Socket(address(port)),
-        port: None,
-        weight: 1,
-        zone: None,
-        priority: 0,
-        labels: Arc::default(),
-        state: EndpointState::Passing,
-        instance: None,
-    }
+    model::Endpoint::new(Address::Socket(address(port)))
 }
 
 pub fn address(port: u16) -> SocketAddr {

@@ -184,17 +184,9 @@ fn number(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn fields(all: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in all {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
-
     fn deadline(all: &[(&str, &str)], route: Option<u64>) -> Option<(u128, Whose)> {
         let start = Instant::now();
-        let deadline = Deadline::of(&fields(all), route.map(Duration::from_millis), start);
+        let deadline = Deadline::of(&Fields::of(all), route.map(Duration::from_millis), start);
         let deadline = deadline.expect("there is time")?;
         assert_eq!(deadline.at, start + deadline.limit);
         Some((deadline.limit.as_millis(), deadline.whose))
@@ -244,14 +236,14 @@ mod tests {
     #[test]
     fn a_request_without_any_time_is_refused() {
         for field in ["x-mesh-timeout-ms", "grpc-timeout"] {
-            let none = fields(&[(field, if field == GRPC { "0S" } else { "0" })]);
+            let none = Fields::of(&[(field, if field == GRPC { "0S" } else { "0" })]);
             let refused = Deadline::of(&none, None, Instant::now()).expect_err("no time");
             assert_eq!((refused.answer().status, refused.grpc_status()), (504, 4));
         }
     }
 
     fn forwarded(all: &[(&str, &str)], grpc: bool, whose: Whose) -> String {
-        let mut fields = fields(all);
+        let mut fields = Fields::of(all);
         forward(&mut fields, Duration::from_micros(1_234_500), grpc, whose);
         let mut out = Vec::new();
         fields.write_except(&[], &mut out);

@@ -79,10 +79,7 @@ mod tests {
     ];
 
     fn told(clients: &[(&str, &str)], trusted: bool) -> Vec<String> {
-        let mut fields = Fields::new();
-        for (name, value) in clients {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
+        let mut fields = Fields::of(clients);
         tell(&mut fields, b"203.0.113.9", Scheme::Http, trusted);
         let mut out = Vec::new();
         fields.write_except(&[], &mut out);

@@ -67,14 +67,6 @@ mod tests {
     use crate::model::{self, LaneLimit, Name};
     use crate::proxy::lane::Lanes;
 
-    fn fields(all: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in all {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
-
     fn lane(tenant: Option<&str>) -> Lane {
         let settings = model::Lane {
             tenant: tenant.map(Into::into),
@@ -89,7 +81,7 @@ mod tests {
         let lane = lane(None);
         let class = |all: &[(&str, &str)], peer: &str| {
             let peer = peer.parse().expect("an address");
-            Asked::of(&lane, &fields(all), peer, None).class
+            Asked::of(&lane, &Fields::of(all), peer, None).class
         };
         let (trusted, other) = ("10.1.2.3", "192.0.2.1");
         for (all, by_trusted, by_other) in [
@@ -129,7 +121,7 @@ mod tests {
     fn a_tenant_is_the_field_or_else_the_address() {
         let tenant = |lane: &Lane, all: &[(&str, &str)], peer: &str| {
             let peer = peer.parse().expect("an address");
-            Asked::of(lane, &fields(all), peer, None).tenant
+            Asked::of(lane, &Fields::of(all), peer, None).tenant
         };
         let (by_field, by_address) = (lane(Some("x-tenant")), lane(None));
         let (a, b) = (&[("X-Tenant", "a")][..], &[("x-tenant", "b")][..]);

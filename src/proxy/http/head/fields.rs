@@ -335,6 +335,18 @@ impl PartialEq for Fields {
 
 impl Eq for Fields {}
 
+#[cfg(test)]
+impl Fields {
+    /// These names and values, in this order.
+    pub fn of(list: &[(&str, &str)]) -> Self {
+        let mut fields = Self::new();
+        for (name, value) in list {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+}
+
 /// A set of [`Known`].
 type Mask = u128;
 
@@ -347,14 +359,6 @@ const fn bit(known: Known) -> Mask {
 mod tests {
     use super::*;
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in list {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
-
     fn lines(fields: &Fields) -> String {
         let mut out = Vec::new();
         fields.write_except(&[], &mut out);
@@ -363,7 +367,7 @@ mod tests {
 
     #[test]
     fn case_order_and_repetition_are_kept() {
-        let fields = fields(&[("X-A", "1"), ("hOST", "h"), ("x-a", "2")]);
+        let fields = Fields::of(&[("X-A", "1"), ("hOST", "h"), ("x-a", "2")]);
         assert_eq!(lines(&fields), "X-A: 1\r\nhOST: h\r\nx-a: 2\r\n");
         assert_eq!(fields.get(Known::Host), Some(&b"h"[..]));
         assert_eq!(fields.find(b"x-A"), Some(&b"1"[..]));
@@ -373,7 +377,7 @@ mod tests {
 
     #[test]
     fn set_replaces_all_in_the_place_of_the_first() {
-        let mut fields = fields(&[("a", "1"), ("B", "2"), ("b", "3"), ("c", "4")]);
+        let mut fields = Fields::of(&[("a", "1"), ("B", "2"), ("b", "3"), ("c", "4")]);
         fields.set(b"b", b"new");
         assert_eq!(lines(&fields), "a: 1\r\nb: new\r\nc: 4\r\n");
         fields.set(b"d", b"5");
@@ -386,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_list_is_appended_to_across_lines() {
-        let mut fields = fields(&[
+        let mut fields = Fields::of(&[
             ("X-Forwarded-For", "1.1.1.1"),
             ("a", "b"),
             ("x-forwarded-for", "2.2.2.2"),
@@ -402,7 +406,7 @@ mod tests {
 
     #[test]
     fn removal_forgets_the_field_and_its_bit() {
-        let mut fields = fields(&[("Host", "h"), ("a", "1"), ("A", "2"), ("te", "x")]);
+        let mut fields = Fields::of(&[("Host", "h"), ("a", "1"), ("A", "2"), ("te", "x")]);
         fields.remove_name(b"a");
         fields.remove(Known::Te);
         assert_eq!(lines(&fields), "Host: h\r\n");
@@ -413,7 +417,7 @@ mod tests {
 
     #[test]
     fn skipped_fields_split_the_copied_runs() {
-        let fields = fields(&[("a", "1"), ("Connection", "close"), ("b", "2"), ("c", "3")]);
+        let fields = Fields::of(&[("a", "1"), ("Connection", "close"), ("b", "2"), ("c", "3")]);
         let mut out = Vec::new();
         fields.write_except(&[Known::Connection], &mut out);
         assert_eq!(out, b"a: 1\r\nb: 2\r\nc: 3\r\n");
@@ -421,7 +425,7 @@ mod tests {
 
     #[test]
     fn cleared_fields_leave_nothing_behind() {
-        let mut fields = fields(&[("Host", "h")]);
+        let mut fields = Fields::of(&[("Host", "h")]);
         fields.clear();
         assert!(fields.get(Known::Host).is_none() && fields.is_empty());
         fields.push(b"a", b"");

@@ -197,14 +197,6 @@ fn timeout_parameter(value: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in list {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
-
     fn names(fields: &Fields) -> Vec<String> {
         fields
             .iter()
@@ -214,7 +206,7 @@ mod tests {
 
     #[test]
     fn fields_that_end_here_and_those_that_connection_names_are_removed() {
-        let mut fields = fields(&[
+        let mut fields = Fields::of(&[
             ("Host", "h"),
             ("Connection", "keep-alive, X-Mine,, ,Foo"),
             ("connection", "close"),
@@ -234,27 +226,27 @@ mod tests {
 
     #[test]
     fn nothing_is_touched_where_nothing_ends_here() {
-        let mut fields = fields(&[("Host", "h"), ("Content-Length", "3")]);
+        let mut fields = Fields::of(&[("Host", "h"), ("Content-Length", "3")]);
         assert_eq!(strip_hop_by_hop(&mut fields), Ok(Hop::default()));
         assert_eq!(names(&fields), ["Host", "Content-Length"]);
     }
 
     #[test]
     fn an_upgrade_is_kept_for_the_caller_only_when_connection_names_it() {
-        let mut asked = fields(&[("Connection", "Upgrade"), ("Upgrade", "WebSocket")]);
+        let mut asked = Fields::of(&[("Connection", "Upgrade"), ("Upgrade", "WebSocket")]);
         let hop = strip_hop_by_hop(&mut asked).expect("fine");
         assert!(hop.asks_for_websocket() && asked.is_empty());
-        let mut unasked = fields(&[("Upgrade", "WebSocket")]);
+        let mut unasked = Fields::of(&[("Upgrade", "WebSocket")]);
         let hop = strip_hop_by_hop(&mut unasked).expect("fine");
         assert!(hop.upgrade.is_none() && unasked.is_empty());
     }
 
     #[test]
     fn te_keeps_nothing_but_trailers() {
-        let mut both = fields(&[("TE", "gzip;q=0.5, Trailers"), ("Connection", "TE")]);
+        let mut both = Fields::of(&[("TE", "gzip;q=0.5, Trailers"), ("Connection", "TE")]);
         assert!(strip_hop_by_hop(&mut both).expect("fine").te_trailers);
         assert_eq!(both.get(Known::Te), Some(&b"trailers"[..]));
-        let mut gzip = fields(&[("TE", "gzip")]);
+        let mut gzip = Fields::of(&[("TE", "gzip")]);
         assert!(!strip_hop_by_hop(&mut gzip).expect("fine").te_trailers);
         assert!(gzip.is_empty());
     }
@@ -271,19 +263,19 @@ mod tests {
             "X-Real-IP",
             "x-mesh-timeout-ms",
         ] {
-            let mut fields = fields(&[("Connection", name)]);
+            let mut fields = Fields::of(&[("Connection", name)]);
             assert!(strip_hop_by_hop(&mut fields).is_err(), "{name}");
         }
         let many = (0..40)
             .map(|index| format!("x{index},"))
             .collect::<String>();
-        assert!(strip_hop_by_hop(&mut fields(&[("Connection", &many)])).is_err());
+        assert!(strip_hop_by_hop(&mut Fields::of(&[("Connection", &many)])).is_err());
     }
 
     #[test]
     fn persistence_follows_the_version_and_the_tokens() {
         let keep = |version, value: &str| {
-            let mut fields = fields(&[("Connection", value)]);
+            let mut fields = Fields::of(&[("Connection", value)]);
             let kept = keep_alive(version, &fields);
             let hop = strip_hop_by_hop(&mut fields).expect("fine");
             assert_eq!(hop.is_persistent(version), kept);
