@@ -288,22 +288,19 @@ impl Attempt<'_> {
             endpoint,
             reset: cut.is_reset(),
         };
-        // RFC 9113, section 8.7: a refused stream was not processed at all.
-        if matches!(cut, Cut::Reset(h2::Reason::REFUSED_STREAM)) && replay.is_possible() {
+        // RFC 9113, section 8.7: neither was processed at all.
+        let unprocessed = match cut {
+            Cut::Reset(h2::Reason::REFUSED_STREAM) => {
+                Some((Outcome::Shed { retry_after: None }, Again::Elsewhere))
+            }
+            Cut::Unseen if self.fresh => Some((Outcome::Cancelled, Again::Elsewhere)),
+            Cut::Unseen => Some((Outcome::Cancelled, Again::Fresh)),
+            Cut::Gone(_) | Cut::Reset(_) | Cut::Malformed(_) => None,
+        };
+        if let Some((outcome, again)) = unprocessed.filter(|_| replay.is_possible()) {
             return Failed {
                 failure,
-                outcome: Outcome::Shed { retry_after: None },
-                again: Again::Elsewhere,
-            };
-        }
-        if matches!(cut, Cut::Unseen) && replay.is_possible() {
-            let again = match self.fresh {
-                true => Again::Elsewhere,
-                false => Again::Fresh,
-            };
-            return Failed {
-                failure,
-                outcome: Outcome::Cancelled,
+                outcome,
                 again,
             };
         }
