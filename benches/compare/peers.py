@@ -214,6 +214,9 @@ class Envoy(Peer):
 
 class Pillion(Peer):
     name = "pillion"
+    # What each route and each service has besides: about what the peers' configurations say.
+    rule = "retry: {attempts: 2, codes: [503]}"
+    service = "outlier: {consecutive_5xx: 5}"
 
     @classmethod
     def program(cls):
@@ -228,7 +231,7 @@ class Pillion(Peer):
             return "[" + ", ".join(f'{{address: "127.0.0.1:{port}"}}' for port in ports) + "]"
 
         self.render("pillion-mesh.yaml", host=HOST, http1_endpoints=endpoints(self.backends.http1),
-                    http2_endpoints=endpoints(self.backends.http2))
+                    http2_endpoints=endpoints(self.backends.http2), rule=self.rule, service=self.service)
         log = "access_log: {path: pillion.access.log}" if self.access_log else ""
         return [self.program(), "proxy", "--config", self.render("pillion.yaml", access_log=log)]
 

@@ -112,14 +112,18 @@ impl Attempt<'_> {
 
     /// The earlier of the request's deadline and this attempt's.
     fn deadline(&self) -> Option<Deadline> {
-        let limit = self.plan.timeouts.backend_request;
-        let attempt = limit.map(|limit| Deadline {
-            at: self.began + limit,
-            limit,
-            whose: Whose::BackendRequest,
-        });
-        let both = [self.plan.deadline, attempt].into_iter().flatten();
-        both.min_by_key(|deadline| deadline.at)
+        let Some(limit) = self.plan.timeouts.backend_request else {
+            return self.plan.deadline;
+        };
+        let at = self.began + limit;
+        match self.plan.deadline {
+            Some(deadline) if deadline.at <= at => Some(deadline),
+            _ => Some(Deadline {
+                at,
+                limit,
+                whose: Whose::BackendRequest,
+            }),
+        }
     }
 
     /// Sends the head, on a connection that may have to be made first.

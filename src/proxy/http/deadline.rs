@@ -106,18 +106,33 @@ impl Deadline {
 
 /// Tells the next hop how long it has.
 pub fn forward(fields: &mut Fields, left: Duration, grpc: bool, whose: Whose) {
-    let came = fields.contains_any(&KNOWN);
+    let mut buffer = itoa::Buffer::new();
+    let milliseconds = buffer.format(milliseconds_of(left)).as_bytes();
+    if !grpc && !fields.contains_any(&KNOWN) {
+        if !matches!(whose, Whose::Caller(_)) {
+            fields.push_known(Known::XMeshTimeoutMs, MESH.as_bytes(), milliseconds);
+        }
+        return;
+    }
     if grpc || fields.contains(Known::GrpcTimeout) {
-        fields.set(GRPC.as_bytes(), grpc_text(left).as_bytes());
+        let text = grpc_text(left);
+        fields.set_known(Known::GrpcTimeout, GRPC.as_bytes(), text.as_bytes());
     }
-    let milliseconds = left.as_nanos().div_ceil(1_000_000).to_string();
-    if fields.contains(Known::XEnvoyExpectedRqTimeoutMs) {
-        fields.set(ENVOY.as_bytes(), milliseconds.as_bytes());
+    let both = [
+        (Known::XEnvoyExpectedRqTimeoutMs, ENVOY),
+        (Known::XMeshTimeoutMs, MESH),
+    ];
+    for (known, name) in both {
+        if fields.contains(known) {
+            fields.set_known(known, name.as_bytes(), milliseconds);
+        }
     }
-    let is_routes = !matches!(whose, Whose::Caller(_));
-    if fields.contains(Known::XMeshTimeoutMs) || (is_routes && !came && !grpc) {
-        fields.set(MESH.as_bytes(), milliseconds.as_bytes());
-    }
+}
+
+/// Rounded up: who has a microsecond left is not told that it has none.
+fn milliseconds_of(left: Duration) -> u64 {
+    let part = left.subsec_nanos().div_ceil(1_000_000);
+    left.as_secs() * 1_000 + u64::from(part)
 }
 
 /// What the callers' fields say; those that cannot be read say nothing.

@@ -221,7 +221,7 @@ async fn walk<D: Downstream>(
     if let Some(pass) = &mut pass {
         let outcome = tries::outcome_of(&scratch.response, answered.undelivered);
         let at = exchange.first_byte.unwrap_or(exchange.start);
-        pass.answered(outcome, at - exchange.start, at);
+        pass.answered(outcome, exchange.start, at);
     }
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
@@ -249,8 +249,7 @@ fn lost(pass: Option<Pass>, ended: Ended, exchange: &Exchange) -> Ended {
     if let Some(mut pass) = pass
         && failure.speaks_against_service()
     {
-        let now = Instant::now();
-        pass.failed(now - exchange.start, now);
+        pass.failed(exchange.start, Instant::now());
     }
     ended
 }

@@ -54,7 +54,10 @@ pub async fn race<D: Downstream>(
         limits,
     } = scratch;
     let head = Cow::Borrowed(&*request);
-    let mut runners: Runners<'_> = smallvec![Runner::new(attempt, lease, head, deadline, http2)];
+    let mut first = Runner::new(attempt, lease, head, deadline, http2);
+    // A head of its own would cost every request its allocations, for the few that are asked twice.
+    std::mem::swap(response, &mut first.response);
+    let mut runners: Runners<'_> = smallvec![first];
     let mut hedge_at = after.map(|after| began + after);
     loop {
         match next(&mut runners, hedge_at, down, &request.method, limits).await {
@@ -65,19 +68,19 @@ pub async fn race<D: Downstream>(
             Event::Failed(index, failed) => {
                 let failing = runners.swap_remove(index);
                 if runners.is_empty() {
-                    return Ok(failing.ends(Err(failed)));
+                    return Ok(failing.loses(failed));
                 }
                 let latency = failing.attempt.began.elapsed();
                 failing
                     .lease
                     .settle(failed.outcome, latency, Instant::now());
             }
-            Event::Answered(index, upstream)
+            Event::Answered(index)
                 if runners.len() > 1 && runners[index].response.status >= 500 =>
             {
-                runners.swap_remove(index).withdraw(upstream);
+                runners.swap_remove(index).withdraw();
             }
-            Event::Answered(index, upstream) => {
+            Event::Answered(index) => {
                 let now = Instant::now();
                 hedging.observe(now - began);
                 exchange.first_byte = Some(now);
@@ -86,12 +89,12 @@ pub async fn race<D: Downstream>(
                 if exchange.attempts > 1 {
                     count(winner.attempt.began > began, tries, exchange, after);
                 }
-                runners.into_iter().for_each(Runner::cancel);
+                runners.into_iter().for_each(|loser| loser.cancel());
                 std::mem::swap(response, &mut winner.response);
-                return Ok(winner.ends(Ok((upstream, Copy::nothing()))));
+                return Ok(winner.wins());
             }
             Event::Left(cut) => {
-                runners.into_iter().for_each(Runner::cancel);
+                runners.into_iter().for_each(|loser| loser.cancel());
                 return Err(client_failure(cut));
             }
         }
@@ -105,7 +108,7 @@ fn second<'a>(
     head: &RequestHead,
     http2: bool,
     exchange: &mut Exchange,
-) -> Option<Runner<'a>> {
+) -> Option<Box<Runner<'a>>> {
     if !hedging.grants(Instant::now()) {
         tries.series().hedges_refused.increment();
         return None;
@@ -138,7 +141,7 @@ fn count(won: bool, tries: &Tries<'_>, exchange: &mut Exchange, after: Option<Du
 /// What happens next in a race.
 enum Event {
     /// The runner of this index has a final head in its [`Runner::response`].
-    Answered(usize, Upstream),
+    Answered(usize),
     Failed(usize, Failed),
     /// The client has left.
     Left(Cut),
@@ -156,7 +159,7 @@ async fn next<D: Downstream>(
     poll_fn(|cx| {
         for (index, runner) in runners.iter_mut().enumerate() {
             match runner.poll(cx, down, method, limits) {
-                Poll::Ready(Ok(upstream)) => return Poll::Ready(Event::Answered(index, upstream)),
+                Poll::Ready(Ok(())) => return Poll::Ready(Event::Answered(index)),
                 Poll::Ready(Err(Stopped::Failed(failed))) => {
                     return Poll::Ready(Event::Failed(index, failed));
                 }
@@ -175,8 +178,8 @@ async fn next<D: Downstream>(
     .await
 }
 
-/// One or two; never none while somebody waits for them.
-type Runners<'a> = SmallVec<[Runner<'a>; 2]>;
+/// One or two; never none while somebody waits for them. Boxed, because they are large and change their places.
+type Runners<'a> = SmallVec<[Box<Runner<'a>>; 2]>;
 
 /// One of the attempts.
 struct Runner<'a> {
@@ -190,10 +193,13 @@ struct Runner<'a> {
     response: ResponseHead,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a runner is boxed, and most of its time it has asked"
+)]
 enum State<'a> {
     Opening(Pin<Box<dyn Future<Output = Result<Upstream, OpenError>> + 'a>>),
-    Asked(Box<Upstream>),
-    Over,
+    Asked(Upstream),
 }
 
 /// Why an attempt has no answer.
@@ -209,7 +215,7 @@ impl<'a> Runner<'a> {
         head: Cow<'h, RequestHead>,
         deadline: Option<Deadline>,
         http2: bool,
-    ) -> Self {
+    ) -> Box<Self> {
         let Attempt { session, plan, .. } = attempt;
         let (endpoint, began) = (lease.endpoint().clone(), attempt.began);
         let opening = async move {
@@ -227,7 +233,7 @@ impl<'a> Runner<'a> {
                 .open(&wanted, &head, Size::None, began, &worker.settings);
             opened.await
         };
-        Self {
+        Box::new(Self {
             attempt,
             lease,
             deadline,
@@ -235,28 +241,22 @@ impl<'a> Runner<'a> {
             request: Copy::default(),
             sending: true,
             response: ResponseHead::default(),
-        }
+        })
     }
 
-    /// Ready with the upstream once the final head of its answer has come; informational ones go on as they come.
+    /// Ready once the final head of its answer has come; informational ones go on as they come.
     fn poll<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         down: &mut D,
         method: &Method,
         limits: &Limits,
-    ) -> Poll<Result<Upstream, Stopped>> {
-        match self.poll_head(cx, down, method, limits) {
-            Poll::Ready(Ok(())) => match std::mem::replace(&mut self.state, State::Over) {
-                State::Asked(upstream) => Poll::Ready(Ok(*upstream)),
-                // A head comes from nowhere else.
-                State::Opening(_) | State::Over => Poll::Pending,
-            },
-            Poll::Ready(Err(stopped)) => Poll::Ready(Err(stopped)),
-            Poll::Pending => self
-                .poll_time(cx, down)
-                .map(|failed| Err(Stopped::Failed(failed))),
+    ) -> Poll<Result<(), Stopped>> {
+        if let Poll::Ready(result) = self.poll_head(cx, down, method, limits) {
+            return Poll::Ready(result);
         }
+        let late = self.poll_time(cx, down);
+        late.map(|failed| Err(Stopped::Failed(failed)))
     }
 
     fn poll_head<D: Downstream>(
@@ -268,7 +268,7 @@ impl<'a> Runner<'a> {
     ) -> Poll<Result<(), Stopped>> {
         if let State::Opening(opening) = &mut self.state {
             self.state = match ready!(opening.as_mut().poll(cx)) {
-                Ok(upstream) => State::Asked(Box::new(upstream)),
+                Ok(upstream) => State::Asked(upstream),
                 Err(error) => {
                     let failed = self.attempt.not_opened(&self.lease, error);
                     return Poll::Ready(Err(Stopped::Failed(failed)));
@@ -279,11 +279,7 @@ impl<'a> Runner<'a> {
             return Poll::Pending;
         };
         // Where it cannot be sent, the answer, or its absence, tells.
-        self.sending = self.sending
-            && self
-                .request
-                .poll(cx, &mut Nothing, &mut **upstream)
-                .is_pending();
+        self.sending = self.sending && self.request.poll(cx, &mut Nothing, upstream).is_pending();
         loop {
             match ready!(upstream.poll_head(cx, limits, method, &mut self.response)) {
                 Ok(()) if self.response.is_interim() => {
@@ -316,17 +312,28 @@ impl<'a> Runner<'a> {
         Poll::Ready(Failed::idle(limit))
     }
 
-    fn ends(self, result: Result<(Upstream, Copy), Failed>) -> Raced {
+    fn wins(self) -> Raced {
+        let State::Asked(upstream) = self.state else {
+            unreachable!("only an upstream that was asked gives a head");
+        };
         Raced {
             lease: self.lease,
             began: self.attempt.began,
-            result,
+            result: Ok((upstream, Copy::nothing())),
+        }
+    }
+
+    fn loses(self, failed: Failed) -> Raced {
+        Raced {
+            lease: self.lease,
+            began: self.attempt.began,
+            result: Err(failed),
         }
     }
 
     /// Its answer is none that anybody wants while there may be another one.
-    fn withdraw(mut self, mut upstream: Upstream) {
-        upstream.cut();
+    fn withdraw(mut self) {
+        self.cut();
         let undelivered = undelivered::take(&mut self.response);
         let outcome = outcome_of(&self.response, undelivered);
         let latency = self.attempt.began.elapsed();

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -139,8 +138,8 @@ pub async fn open(
     if let Some(mut pass) = pass {
         let now = Instant::now();
         match &opened {
-            Ok(_) => pass.answered(Outcome::Success, Duration::ZERO, now),
-            Err(failure) if failure.speaks_against_service() => pass.failed(Duration::ZERO, now),
+            Ok(_) => pass.answered(Outcome::Success, now, now),
+            Err(failure) if failure.speaks_against_service() => pass.failed(now, now),
             Err(_) => {}
         }
     }

@@ -170,8 +170,11 @@ impl CircuitBreaker {
 
     /// The right to send a request, or why there is none.
     pub(super) fn enter(self: Arc<Self>, now: Instant, chance: u32) -> Result<Pass, CircuitOpen> {
-        let now = nanos(now);
         let mut word = self.word.load(Ordering::Acquire);
+        if State::unpack(word).standing() == Standing::Closed {
+            return Ok(Pass::new(self, None, chance));
+        }
+        let now = nanos(now);
         loop {
             let state = State::unpack(word);
             let next = match state.enter(now, &self.policy) {

@@ -1,7 +1,6 @@
 //! One request's right to be sent, and what it says of the service in the end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -41,19 +40,19 @@ impl Pass {
         }
     }
 
-    /// The head of the answer that the client gets has come, `latency` after the request did.
-    pub fn answered(&mut self, outcome: Outcome, latency: Duration, now: Instant) {
+    /// The head of the answer that the client gets has come, to the request of `start`.
+    pub fn answered(&mut self, outcome: Outcome, start: Instant, now: Instant) {
         let verdict = outcome.verdict();
         let failed = verdict.is_failure();
         if failed || verdict == Verdict::Success {
-            self.judge(failed, latency, now);
+            self.judge(failed, start, now);
         }
     }
 
     /// The client gets no whole answer, and that is the service's doing.
-    pub fn failed(&mut self, latency: Duration, now: Instant) {
+    pub fn failed(&mut self, start: Instant, now: Instant) {
         match self.judged {
-            Judged::Not => self.judge(true, latency, now),
+            Judged::Not => self.judge(true, start, now),
             // Its body broke off; as a call it has been counted.
             Judged::Answered => {
                 self.judged = Judged::Finally;
@@ -64,9 +63,9 @@ impl Pass {
         }
     }
 
-    fn judge(&mut self, failed: bool, latency: Duration, now: Instant) {
+    fn judge(&mut self, failed: bool, start: Instant, now: Instant) {
         let limit = self.circuit.policy.slow_after;
-        let slow = limit.is_some_and(|limit| latency > limit);
+        let slow = limit.is_some_and(|limit| start + limit < now);
         self.judged = match failed {
             true => Judged::Finally,
             false => Judged::Answered,

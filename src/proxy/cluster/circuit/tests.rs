@@ -34,7 +34,7 @@ impl Scene {
 
     fn ends_after(&mut self, outcome: Outcome, latency: Duration) {
         let mut pass = self.enter().expect("it may pass");
-        pass.answered(outcome, latency, self.now);
+        pass.answered(outcome, self.now - latency, self.now);
     }
 
     fn opens(&mut self) {
@@ -167,9 +167,9 @@ fn an_answer_that_breaks_off_is_a_failure_and_no_second_request() {
     });
     for _ in 0..2 {
         let mut pass = scene.enter().unwrap();
-        pass.answered(Outcome::Success, MILLISECOND, scene.now);
-        pass.failed(MILLISECOND, scene.now);
-        pass.failed(MILLISECOND, scene.now);
+        pass.answered(Outcome::Success, scene.now, scene.now);
+        pass.failed(scene.now, scene.now);
+        pass.failed(scene.now, scene.now);
     }
     assert_eq!(
         scene.standing(),
@@ -178,10 +178,10 @@ fn an_answer_that_breaks_off_is_a_failure_and_no_second_request() {
     );
     let mut passes: Vec<Pass> = (0..2).map(|_| scene.enter().unwrap()).collect();
     for pass in &mut passes {
-        pass.answered(Outcome::Success, MILLISECOND, scene.now);
+        pass.answered(Outcome::Success, scene.now, scene.now);
     }
     for pass in &mut passes {
-        pass.failed(MILLISECOND, scene.now);
+        pass.failed(scene.now, scene.now);
     }
     assert_eq!(scene.standing(), Standing::Open);
 }
@@ -285,8 +285,8 @@ fn threads_together_make_each_transition_once() {
                     };
                     match rng.u8(..8) {
                         0 => {}
-                        1..=4 => pass.failed(MILLISECOND, now),
-                        _ => pass.answered(Outcome::Success, MILLISECOND, now),
+                        1..=4 => pass.failed(now, now),
+                        _ => pass.answered(Outcome::Success, now, now),
                     }
                 }
             });

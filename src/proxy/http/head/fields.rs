@@ -128,7 +128,11 @@ impl Fields {
 
     /// Makes this the only field of that name, in the place of the first one, or else at the end.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
-        let known = Known::from_name(name);
+        self.set_known(Known::from_name(name), name, value);
+    }
+
+    /// As [`Fields::set`], of a field whose name the caller has classified.
+    pub fn set_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
         let Some(first) = self.position(known, name) else {
             return self.push_known(known, name, value);
         };
