@@ -14,6 +14,8 @@ pub struct LaneView {
     pub in_flight: u32,
     /// Requests that wait, by class.
     pub queued: BTreeMap<&'static str, usize>,
+    /// The least important class that callers are told to send; null is all.
+    pub admits: Option<&'static str>,
     /// The discipline in effect.
     pub discipline: &'static str,
     /// How often `auto` has changed it.
@@ -24,12 +26,13 @@ pub struct LaneView {
     pub refused: BTreeMap<&'static str, u64>,
 }
 
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 8] = [
     "SERVICE",
     "DISCIPLINE",
     "LIMIT",
     "IN-FLIGHT",
     "QUEUED",
+    "ADMITS",
     "ADMITTED",
     "REFUSED",
 ];
@@ -39,7 +42,7 @@ pub(super) fn table(lanes: &[LaneView]) -> String {
     if lanes.is_empty() {
         return "no lanes\n".to_owned();
     }
-    let rows: Vec<[String; 7]> = lanes.iter().map(row).collect();
+    let rows: Vec<[String; 8]> = lanes.iter().map(row).collect();
     let mut widths = COLUMNS.map(str::len);
     for cells in &rows {
         for (width, cell) in widths.iter_mut().zip(cells) {
@@ -58,7 +61,7 @@ pub(super) fn table(lanes: &[LaneView]) -> String {
     text
 }
 
-fn row(lane: &LaneView) -> [String; 7] {
+fn row(lane: &LaneView) -> [String; 8] {
     let waits = lane
         .queued
         .iter()
@@ -70,6 +73,7 @@ fn row(lane: &LaneView) -> [String; 7] {
         lane.limit.to_string(),
         lane.in_flight.to_string(),
         parts(waits),
+        lane.admits.unwrap_or("all").to_owned(),
         lane.admitted.to_string(),
         parts(refused),
     ]
@@ -100,6 +104,7 @@ mod tests {
             limit: 16,
             in_flight: 16,
             queued: [("default", 2), ("batch", 5), ("critical", 0)].into(),
+            admits: Some("default"),
             discipline: "mlfq",
             switches: 1,
             admitted: 1_000,
@@ -110,6 +115,7 @@ mod tests {
             lines[0].find("QUEUED"),
             lines[1].find("7 (batch 5, default 2)")
         );
+        assert!(lines[1].contains("  default  1000 "), "{text}");
         assert!(lines[1].ends_with("1000      3 (full 3)"), "{text}");
     }
 

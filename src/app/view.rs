@@ -99,6 +99,7 @@ pub fn lanes(lanes: &Lanes) -> Vec<LaneView> {
         queued: Class::ALL
             .map(|class| (class.as_str(), lane.queued[class as usize]))
             .into(),
+        admits: lane.admits.map(Class::as_str),
         discipline: lane.discipline.as_str(),
         switches: lane.switches,
         admitted: lane.admitted(),

@@ -9,7 +9,8 @@
 //! The order is a [`Discipline`]: arrival; or the class, and in it the tenants in turn; or the class, and in it the tenants that
 //! have had the least service lately. Who would starve gets a share counted in slot-seconds ([`floor`]). A deadline that cannot
 //! be met refuses at once, and again when its turn comes. When the queue is full, the newest of the lowest class below the
-//! arrival's has to go, or else the newest of a tenant that holds more of the queue.
+//! arrival's has to go, or else the newest of a tenant that holds more of the queue. A class that gets nowhere for it is told to stay
+//! away ([`level`]).
 //!
 //! It leaves out what a refusal looks like to a client, waking those who wait, and timers: whoever waits watches its own time, and
 //! takes itself out by [`Lane::leave`].
@@ -18,6 +19,7 @@ mod adaptive;
 mod auto;
 mod band;
 mod floor;
+mod level;
 mod refusal;
 mod slots;
 #[cfg(test)]
@@ -27,12 +29,14 @@ use std::sync::Arc;
 
 pub use auto::Switch;
 pub use band::TENANTS_MAX;
+pub use level::{HOLDS, Word};
 pub use refusal::{Reason, Refusal};
 pub use slots::{SLOTS_MAX, Slots};
 
 use self::adaptive::Adaptive;
 use self::auto::Auto;
 use self::band::{Average, Band, Entry, LEVELS, nanos};
+use self::level::Level;
 use crate::model::{self, Class, Discipline, LaneLimit};
 
 /// A time on the caller's clock, or a length of time.
@@ -120,6 +124,7 @@ pub struct Lane<T> {
     next_id: Id,
     auto: Option<Auto>,
     adaptive: Option<Adaptive>,
+    level: Level,
     service: Average,
     /// Slot-time that was used since `second`.
     used: Nanos,
@@ -141,6 +146,7 @@ impl<T> Lane<T> {
             next_id: 0,
             auto: None,
             adaptive: None,
+            level: Level::new(now),
             service: Average::default(),
             used: 0,
             second: now,
@@ -227,7 +233,10 @@ impl<T> Lane<T> {
         }
         let displaced = match self.make_room(&item, tenant) {
             Ok(displaced) => displaced,
-            Err(reason) => return self.refused(reason, item),
+            Err(reason) => {
+                self.level.refused(item.class);
+                return self.refused(reason, item);
+            }
         };
         let id = self.next_id;
         self.next_id += 1;
@@ -264,8 +273,10 @@ impl<T> Lane<T> {
         };
         if let Some(reason) = self.expired(&entry, now) {
             self.slots.leave();
+            self.level.refused(class);
             return Some(Popped::Dropped(self.refusal(reason), entry.payload));
         }
+        self.level.let_in(class);
         let wait = now.saturating_sub(entry.arrived);
         self.charge(class, entry.tenant, level, entry.cost as i64);
         self.bands[class as usize].pay(entry.tenant, entry.cost);
@@ -287,6 +298,16 @@ impl<T> Lane<T> {
         Some(self.remove(class, id)?.payload)
     }
 
+    /// The same for something that has waited in vain, and what to say to it.
+    pub fn expire(&mut self, class: Class, id: Id, reason: Reason) -> (Refusal, Option<T>) {
+        let refusal = self.refusal(reason);
+        let left = self.leave(class, id);
+        if left.is_some() {
+            self.level.refused(class);
+        }
+        (refusal, left)
+    }
+
     /// Gives the slot back and settles.
     pub fn finish(&mut self, now: Nanos, work: Work, outcome: Outcome) {
         self.slots.leave();
@@ -296,6 +317,7 @@ impl<T> Lane<T> {
     /// Takes into account how long something took that has given its slot back by [`Slots::leave`].
     pub fn settle(&mut self, now: Nanos, work: Work, outcome: Outcome) {
         self.seconds(now);
+        self.tell(now);
         if self.queued > 0 {
             self.accrue(now);
         }
@@ -311,7 +333,10 @@ impl<T> Lane<T> {
         let rest = service as i64 - charged.unwrap_or(0) as i64;
         match charged {
             Some(_) => self.charge(class, tenant, level, rest),
-            None => self.bands[class as usize].charge(tenant, rest),
+            None => {
+                self.level.let_in(class);
+                self.bands[class as usize].charge(tenant, rest);
+            }
         }
         if outcome == Outcome::Other {
             return;
@@ -381,7 +406,7 @@ impl<T> Lane<T> {
         if self.queued < self.settings.queue_max as usize {
             return Ok(None);
         }
-        if self.settings.queue_max == 0 || self.discipline() == Discipline::Fifo {
+        if !self.goes_by_class() {
             return Err(Reason::Full);
         }
         let below = Class::ALL.into_iter().rev();
@@ -394,6 +419,9 @@ impl<T> Lane<T> {
         };
         let refusal = self.refusal(reason);
         let displaced = self.bands[class as usize].remove(id);
+        if reason == Reason::Class {
+            self.level.refused(class);
+        }
         // The one that it makes room for waits in its place, so that somebody waits all the time.
         self.queued -= usize::from(displaced.is_some());
         Ok(displaced.map(|entry| (refusal, entry.payload)))
@@ -450,6 +478,21 @@ impl<T> Lane<T> {
     fn pass(&mut self, now: Nanos) {
         self.accrue(now);
         self.seconds(now);
+        self.tell(now);
+    }
+
+    /// Callers hear of it from those who hold a slot, who need not take the lock for it.
+    fn tell(&mut self, now: Nanos) {
+        if let Some(admits) = self.level.pass(now)
+            && self.goes_by_class()
+        {
+            self.slots.word().say(admits, now);
+        }
+    }
+
+    /// Whether the class makes a difference to what a full lane refuses.
+    fn goes_by_class(&self) -> bool {
+        self.settings.queue_max > 0 && self.discipline() != Discipline::Fifo
     }
 
     /// Those who wait are owed their share. While nobody does there is nothing to add up before somebody comes.

@@ -1,9 +1,11 @@
 //! The slots of a lane, in one atomic word: how many there are, how many are taken, and whether anybody waits.
 //!
 //! All three change together, so that whoever finds a free slot and an empty queue needs no lock, and whoever gives a slot back
-//! cannot miss that somebody has begun to wait.
+//! cannot miss that somebody has begun to wait. Beside it lies what callers are to be told, for which no lock is needed either.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::level::Word;
 
 /// Most slots a lane may have.
 pub const SLOTS_MAX: u32 = (1 << 31) - 1;
@@ -13,21 +15,30 @@ const WAITING: u64 = 1 << 63;
 const COUNT: u64 = SLOTS_MAX as u64;
 
 #[derive(Debug)]
-pub struct Slots(AtomicU64);
+pub struct Slots {
+    state: AtomicU64,
+    word: Word,
+}
 
 impl Slots {
     pub fn new(limit: u32) -> Self {
-        Self(AtomicU64::new(
-            u64::from(limit.min(SLOTS_MAX)) << LIMIT_SHIFT,
-        ))
+        Self {
+            state: AtomicU64::new(u64::from(limit.min(SLOTS_MAX)) << LIMIT_SHIFT),
+            word: Word::default(),
+        }
+    }
+
+    /// Who gets anywhere, as far as callers are to know.
+    pub fn word(&self) -> &Word {
+        &self.word
     }
 
     pub fn limit(&self) -> u32 {
-        limit(self.0.load(Ordering::Relaxed))
+        limit(self.state.load(Ordering::Relaxed))
     }
 
     pub fn in_flight(&self) -> u32 {
-        taken(self.0.load(Ordering::Relaxed))
+        taken(self.state.load(Ordering::Relaxed))
     }
 
     /// Takes a slot without a lock. False at the limit, and while others wait, whose turn it is.
@@ -45,7 +56,7 @@ impl Slots {
     #[inline]
     pub fn leave(&self) -> bool {
         // Whoever gives a slot back has one, so the count is not 0.
-        self.0.fetch_sub(1, Ordering::AcqRel) & WAITING != 0
+        self.state.fetch_sub(1, Ordering::AcqRel) & WAITING != 0
     }
 
     /// What is taken above a lowered limit stays taken.
@@ -63,12 +74,14 @@ impl Slots {
 
     #[inline]
     fn take_unless(&self, refused: impl Fn(u64) -> bool) -> bool {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.state.load(Ordering::Acquire);
         while !refused(word) && taken(word) < limit(word) {
-            match self
-                .0
-                .compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.state.compare_exchange_weak(
+                word,
+                word + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(current) => word = current,
             }
@@ -77,9 +90,9 @@ impl Slots {
     }
 
     fn change(&self, next: impl Fn(u64) -> u64) {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.state.load(Ordering::Acquire);
         while let Err(current) =
-            self.0
+            self.state
                 .compare_exchange_weak(word, next(word), Ordering::AcqRel, Ordering::Acquire)
         {
             word = current;

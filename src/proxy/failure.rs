@@ -8,7 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::http::deadline::Whose;
-use crate::lane::{Reason, Refusal};
+use crate::lane::{self, Reason, Refusal};
+use crate::model::Class;
 use crate::proxy::cluster::{CircuitOpen, PickError};
 use crate::telemetry::flags::Flag;
 
@@ -40,7 +41,14 @@ pub enum Failure {
     /// The service's circuit is open: it is spared, and the client's time.
     CircuitOpen { cluster: String, open: CircuitOpen },
     /// The lane in front of the application had no room, or no time.
-    Shed { service: String, refusal: Refusal },
+    Shed {
+        service: String,
+        refusal: Refusal,
+        /// Whom it lets in, where not everybody.
+        admits: Option<Class>,
+    },
+    /// The lanes of the service's instances have said that they let nobody of this class in.
+    NotAdmitted { cluster: String, class: Class },
     ConnectFailed {
         endpoint: String,
         error: ConnectError,
@@ -101,6 +109,7 @@ impl Failure {
                 cluster,
                 limit: limit.limit(),
             },
+            PickError::NotAdmitted(class) => Failure::NotAdmitted { cluster, class },
             other => Failure::NoEndpoint {
                 cluster,
                 why: other.to_string(),
@@ -171,7 +180,7 @@ impl Failure {
                 "destination_unavailable",
                 "Retry after the time in Retry-After; /clusters of the admin listener shows the circuit.",
             ),
-            Failure::Shed { .. } => (
+            Failure::Shed { .. } | Failure::NotAdmitted { .. } => (
                 503,
                 Flag::LaneShed,
                 "http_request_denied",
@@ -260,10 +269,20 @@ impl Failure {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Failure::Shed { refusal, .. } => Some(refusal.retry_after.as_secs()),
+            Failure::NotAdmitted { .. } => Some(lane::HOLDS.as_secs()),
             Failure::CircuitOpen { open, .. } => {
                 let left = open.left.unwrap_or_default();
                 Some((left.as_millis() as u64).div_ceil(1_000).max(1))
             }
+            _ => None,
+        }
+    }
+
+    /// What a lane had against the request.
+    pub fn shed(&self) -> Option<Reason> {
+        match self {
+            Failure::Shed { refusal, .. } => Some(refusal.reason),
+            Failure::NotAdmitted { .. } => Some(Reason::Class),
             _ => None,
         }
     }
@@ -305,9 +324,16 @@ impl fmt::Display for Failure {
             Failure::CircuitOpen { cluster, open } => {
                 write!(f, "the circuit of {cluster} is open: {open}")
             }
-            Failure::Shed { service, refusal } => {
+            Failure::Shed {
+                service, refusal, ..
+            } => {
                 write!(f, "the lane of {service} refused: {}", refusal.reason)
             }
+            Failure::NotAdmitted { cluster, class } => write!(
+                f,
+                "the lanes of {cluster} let in nothing of the class {} just now; it was not sent",
+                class.as_str()
+            ),
             Failure::ConnectFailed { endpoint, error } => {
                 write!(f, "no connection to {endpoint}: {error}")
             }

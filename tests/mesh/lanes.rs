@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::process::Command;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::harness::{Answer, Client, Mesh, Registry, Service, Sidecar, eventually};
+use crate::harness::{Answer, Client, Mesh, Registry, Service, Sidecar, Target, eventually};
 
 /// One instance of `shop` with a lane, and somebody who calls it.
 struct Shop {
@@ -43,6 +44,20 @@ impl Shop {
 
     fn client(&self) -> Client {
         Client::new(self.caller.target("shop"))
+    }
+
+    /// Where the sidecar of the instance takes requests.
+    async fn instance(&self) -> SocketAddr {
+        let clusters = self
+            .caller
+            .admin("/clusters?service=shop&format=json")
+            .await;
+        let clusters = clusters.expect("it answers").body;
+        let clusters: serde_json::Value = serde_json::from_str(&clusters).expect("JSON");
+        let address = clusters[0]["endpoints"][0]["address"].as_str();
+        address
+            .and_then(|address| address.parse().ok())
+            .expect("its address")
     }
 
     /// A request on its way, whose answer is looked at later.
@@ -333,4 +348,84 @@ async fn under_overload_the_levels_keep_short_tenants_fast_where_arrival_order_d
     );
     assert!(fast * 3 < slow, "fifo {slow:?}, mlfq {fast:?}");
     assert!(mlfq.bulk > 0, "the bulk gets what is left");
+}
+
+/// Clients that ask one request of 20 ms after the other, until they are told to stop; how many were let in.
+fn ask_on(
+    shop: &Shop,
+    clients: usize,
+    class: &'static str,
+    stopping: &Arc<AtomicBool>,
+) -> JoinSet<usize> {
+    let mut asking = JoinSet::new();
+    for _ in 0..clients {
+        let (mut client, stopping) = (shop.client(), stopping.clone());
+        asking.spawn(async move {
+            let mut done = 0;
+            while !stopping.load(Ordering::Relaxed) {
+                let answer = client
+                    .get_with("/work/20", &[("x-mesh-class", class)])
+                    .await;
+                let answer = answer.expect("an answer");
+                assert_eq!(header(&answer, "x-mesh-admit"), "", "between sidecars only");
+                let kept = answer.body.contains("it was not sent");
+                assert!(!kept || class != "default", "{}", answer.body);
+                done += usize::from(answer.status == 200);
+                if answer.status == 503 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            done
+        });
+    }
+    asking
+}
+
+#[tokio::test]
+async fn callers_keep_at_home_what_a_lane_shuts_out_until_there_is_room_again() {
+    let shop = Shop::with_lane("{limit: 4, queue: {max: 8, timeout: 60s}}").await;
+    let (all, batch) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let mut most = ask_on(&shop, 24, "default", &all);
+    let mut least = ask_on(&shop, 4, "batch", &batch);
+    shop.shows("pillion_lane_admits{service=\"default/shop\",class=\"default\"} 1")
+        .await;
+    eventually("the caller sheds by itself", async || {
+        let metrics = shop.caller.admin("/metrics").await.ok()?.body;
+        let kept = "pillion_upstream_not_admitted_total{service=\"default/shop\"} ";
+        let kept = metrics.lines().find_map(|line| line.strip_prefix(kept))?;
+        (kept.parse::<u64>().ok()? >= 20).then_some(())
+    })
+    .await;
+    let batch_class = [("x-mesh-class", "batch")];
+    let mut client = shop.client();
+    let refused = eventually("one is kept at home", async || {
+        let answer = client.get_with("/", &batch_class).await.ok()?;
+        answer.body.contains("it was not sent").then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(header(&refused, "x-mesh-shed"), "class");
+    assert_eq!(header(&refused, "retry-after"), "1");
+    assert!(refused.body.contains("(LS)"), "{}", refused.body);
+    let mut direct = Client::new(Target::direct(shop.instance().await, "shop"));
+    eventually("answers of the instance's sidecar say so", async || {
+        let answer = direct.get("/").await.ok()?;
+        (header(&answer, "x-mesh-admit") == "default").then_some(())
+    })
+    .await;
+    all.store(true, Ordering::Relaxed);
+    let done: usize = most.join_all().await.into_iter().sum();
+    assert!(done > 0, "nobody of these is kept at home");
+    eventually("all are let in again", async || {
+        let lanes = shop.sidecar.admin("/lanes?format=json").await.ok()?.body;
+        lanes.contains("\"admits\": null").then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        let answer = client.get_with("/", &batch_class).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    batch.store(true, Ordering::Relaxed);
+    let done: usize = least.join_all().await.into_iter().sum();
+    assert!(done > 0, "they were let in when there was room");
 }

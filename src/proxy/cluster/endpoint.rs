@@ -19,8 +19,9 @@ use super::plan::Standing;
 use super::reported::Reported;
 use super::time::nanos;
 use crate::base::ewma::PeakEwma;
+use crate::lane::Word;
 use crate::load::orca;
-use crate::model::{self, EndpointState};
+use crate::model::{self, Class, EndpointState};
 use crate::proxy::events::{Cause, Subject};
 
 /// Unique in the process; the same for an address as long as it stays in its cluster. For pools kept by each worker.
@@ -120,6 +121,19 @@ impl Endpoint {
     pub fn reported(&self, report: &orca::Report, now: Instant) {
         let reported = self.reported.get_or_init(Arc::default);
         reported.hear(report, nanos(now));
+    }
+
+    /// Its lane has said whom it lets in; that holds for a second.
+    pub fn admits_only(&self, class: Class, now: Instant) {
+        let now = nanos(now);
+        self.load.admits.say(class, now);
+        self.shared.sheds.say(class, now);
+    }
+
+    /// Whether its lane lets this class in, as far as it has said.
+    pub(super) fn admits(&self, class: Class, now: u64) -> bool {
+        let admits = self.load.admits.admits(now);
+        admits.is_none_or(|admits| class <= admits)
     }
 
     /// What it has said of its load, if anything.
@@ -400,6 +414,8 @@ pub(super) struct Load {
     pub(super) time_to_answers: AtomicU64,
     /// [`Runs`]; written only while something fails.
     runs: AtomicU32,
+    /// Whom its lane lets in.
+    admits: Word,
     pub(super) totals: [AtomicU64; Outcome::COUNT],
 }
 

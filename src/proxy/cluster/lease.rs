@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::balancer::LATENCY_INITIAL;
 use super::breaker::Verdict;
-use super::endpoint::{Endpoint, LATENCY_DECAY};
+use super::endpoint::{Endpoint, EndpointId, LATENCY_DECAY};
 use super::time::nanos;
 use crate::base::ewma;
 
@@ -119,6 +119,12 @@ impl Lease {
     /// It is the one request that tries an endpoint which has failed before.
     pub fn is_probe(&self) -> bool {
         self.probe
+    }
+
+    /// Gives the places back as if it had never been picked.
+    pub(super) fn not_used(mut self) -> EndpointId {
+        self.counted = true;
+        self.endpoint.id
     }
 
     /// The answer's head has come: judges the endpoint now instead of when the body ends, which may be days later. The hold

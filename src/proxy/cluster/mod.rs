@@ -57,12 +57,16 @@ pub use retry_budget::RetryBudget;
 
 pub use self::time::nanos;
 use self::view::View;
-use crate::model::{self, ClusterKey, Service};
+use crate::lane::Word;
+use crate::model::{self, Class, ClusterKey, Service};
 use crate::proxy::events::Events;
 
 /// How many endpoints more are asked for room where the one that was picked has none. Policies prefer those that have, so more
 /// would only make refusals dear.
 const OTHERS_MAX: usize = 8;
+
+/// One request in so many goes to an endpoint although its lane has said that it lets nothing of its class in.
+const PROBING: u32 = 20;
 
 /// Why no endpoint could be picked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +81,8 @@ pub enum PickError {
     },
     /// All that could serve are in the list of those to avoid.
     AllTried,
+    /// The lanes of those that were asked let nothing of this class in.
+    NotAdmitted(Class),
     /// A limit is reached.
     Overflow(Overflow),
 }
@@ -94,6 +100,9 @@ impl fmt::Display for PickError {
                 "no endpoint takes new requests: {draining} draining, {weightless} of weight 0, {failing} failing their health check"
             ),
             PickError::AllTried => f.write_str("every endpoint has been tried"),
+            PickError::NotAdmitted(class) => {
+                write!(f, "no lane lets in the class {}", class.as_str())
+            }
             PickError::Overflow(limit) => limit.fmt(f),
         }
     }
@@ -134,6 +143,8 @@ pub(super) struct Shared {
     /// Endpoints that are ejected.
     ejected: AtomicU32,
     ejections_total: AtomicU64,
+    /// The last that any endpoint has said of whom its lane lets in.
+    sheds: Word,
     /// Grows when somebody's health or the policy changes: views of an earlier generation are outdated.
     generation: AtomicU64,
 }
@@ -198,6 +209,7 @@ impl Cluster {
             endpoints: AtomicUsize::new(0),
             ejected: AtomicU32::new(0),
             ejections_total: AtomicU64::new(0),
+            sheds: Word::default(),
             generation: AtomicU64::new(0),
         };
         shared.set_circuit(&service.circuit);
@@ -332,6 +344,38 @@ impl Cluster {
             Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(avoid, now, rng),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether some endpoint's lane has said lately that it does not let everybody in.
+    pub fn sheds(&self, now: Instant) -> bool {
+        let word = &self.shared.sheds;
+        word.is_said() && word.admits(nanos(now)).is_some()
+    }
+
+    /// As [`Cluster::pick`], but only of those whose lanes let this class in, as far as they have said. One of [`PROBING`] requests
+    /// goes to the first pick all the same: so floors find somebody waiting, and the return of room is noticed.
+    #[cold]
+    pub fn pick_admitting(
+        &self,
+        class: Class,
+        avoid: &[EndpointId],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, PickError> {
+        if rng.u32(..PROBING) == 0 {
+            return self.pick(avoid, now, rng);
+        }
+        let nanos = nanos(now);
+        let mut avoid: SmallVec<[EndpointId; 16]> = avoid.into();
+        for tried in 0..OTHERS_MAX {
+            match self.pick(&avoid, now, rng) {
+                Ok(lease) if lease.endpoint().admits(class, nanos) => return Ok(lease),
+                Ok(lease) => avoid.push(lease.not_used()),
+                Err(PickError::AllTried) if tried > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(PickError::NotAdmitted(class))
     }
 
     /// Another thread is working out who may be picked, and what was is of no use to this request: waits for it.

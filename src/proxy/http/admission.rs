@@ -28,7 +28,7 @@ pub async fn admit<D: Downstream>(
         Entered::Refused(refusal) => Err(refusal),
         Entered::Place(place) => Box::pin(wait(place, plan, down, exchange)).await?,
     };
-    admitted.map_err(|refusal| Ended::Refused(shed(lane, refusal)))
+    admitted.map_err(|refusal| Ended::Refused(shed(lane, refusal, exchange)))
 }
 
 /// Until its turn comes, its patience or its time ends, or the client has left.
@@ -56,9 +56,10 @@ async fn wait<D: Downstream>(
     Ok(decided.unwrap_or_else(|| place.expire(reason)))
 }
 
-fn shed(lane: &Lane, refusal: Refusal) -> Failure {
+fn shed(lane: &Lane, refusal: Refusal, exchange: &Exchange) -> Failure {
     Failure::Shed {
         service: lane.service().to_string(),
         refusal,
+        admits: lane.admits(exchange.start),
     }
 }

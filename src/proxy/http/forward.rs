@@ -18,7 +18,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::tries::{self, Answered};
-use super::{admission, headers, load_report, plan, respond, tunnel};
+use super::{admission, admitted, headers, load_report, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
@@ -226,6 +226,10 @@ async fn walk<D: Downstream>(
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
         return switched.map_err(|ended| lost(pass, ended, exchange));
+    }
+    if let Some(lane) = plan.lane {
+        let now = exchange.first_byte.unwrap_or(exchange.start);
+        admitted::tell(lane, &mut scratch.response.fields, now);
     }
     if plan.tells_load || load_report::is_in(&scratch.response.fields) {
         load_report::pass(session, &plan, &answered, &mut scratch.response);

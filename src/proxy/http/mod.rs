@@ -1,6 +1,7 @@
 //! What HTTP/1 and HTTP/2 share: the message heads, and the walk of a request between the two sides.
 
 pub mod admission;
+mod admitted;
 pub mod attempt;
 pub mod body;
 pub mod deadline;

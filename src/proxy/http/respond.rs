@@ -6,7 +6,7 @@ use super::body::Cut;
 use super::body::Size;
 use super::downstream::Downstream;
 use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
-use super::undelivered;
+use super::{admitted, undelivered};
 use crate::proxy::failure::Failure;
 use crate::proxy::session::Session;
 
@@ -21,14 +21,20 @@ pub async fn refuse(
     let mut head = ResponseHead::new(answer.status);
     if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
+        if let Failure::Shed {
+            admits: Some(admits),
+            ..
+        } = failure
+        {
+            admitted::say(*admits, &mut head.fields);
+        }
     }
     if let Some(seconds) = failure.retry_after() {
         head.fields
             .push(b"retry-after", seconds.to_string().as_bytes());
     }
-    if let Failure::Shed { refusal, .. } = failure {
-        head.fields
-            .push(b"x-mesh-shed", refusal.reason.as_str().as_bytes());
+    if let Some(reason) = failure.shed() {
+        head.fields.push(b"x-mesh-shed", reason.as_str().as_bytes());
     }
     let proxy_status = format!(
         "pillion; error={}; details={}",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::admitted;
 use super::attempt::{Again, Attempt, Failed};
 use super::body::{Copy, Size};
 use super::downstream::Downstream;
@@ -20,9 +21,10 @@ use super::hedge::{self, Raced};
 use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
-use crate::proxy::cluster::{Lease, Outcome, RetryPermit};
+use crate::proxy::cluster::{Lease, Outcome, PickError, RetryPermit};
 use crate::proxy::failure::Failure;
 use crate::proxy::hedging::Hedging;
+use crate::proxy::lane::class_of;
 use crate::proxy::upstream::Upstream;
 use crate::telemetry::flags::Flag;
 use crate::telemetry::metrics::ServiceSeries;
@@ -83,9 +85,11 @@ pub async fn run<D: Downstream>(
             Ok((upstream, request)) => {
                 let inbound = session.entry.role.is_inbound();
                 let undelivered = undelivered::take(&mut scratch.response).filter(|_| !inbound);
-                if inbound {
-                    // Only a sidecar refuses on behalf of a lane; an application is not believed.
-                    scratch.response.fields.remove(Known::XMeshShed);
+                let fields = &mut scratch.response.fields;
+                match inbound {
+                    // Only a sidecar speaks for a lane; an application is not believed.
+                    true => fields.remove_all(&[Known::XMeshShed, Known::XMeshAdmit]),
+                    false => admitted::hear(lease.endpoint(), fields),
                 }
                 let Some(next) = tries.answered(scratch, undelivered, exchange) else {
                     return Ok(Answered {
@@ -164,7 +168,7 @@ impl<'a> Tries<'a> {
         let fresh = self.again_on.is_some();
         let lease = match self.again_on.take() {
             Some(lease) => lease,
-            None => pick(self.session, self.plan, exchange)
+            None => pick(self.session, self.plan, head, exchange)
                 .map_err(|failure| Ended::Refused(self.last.take().unwrap_or(failure)))?,
         };
         let began = Instant::now();
@@ -347,7 +351,12 @@ pub fn outcome_of(response: &ResponseHead, undelivered: Option<Undelivered>) -> 
     }
 }
 
-fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease, Failure> {
+fn pick(
+    session: &Session,
+    plan: &Plan<'_>,
+    head: &RequestHead,
+    exchange: &Exchange,
+) -> Result<Lease, Failure> {
     let cluster = &plan.destination.cluster;
     // The first attempt follows at once on the request's arrival, so the clock need not be read again.
     let now = if exchange.attempts == 0 {
@@ -356,9 +365,18 @@ fn pick(session: &Session, plan: &Plan<'_>, exchange: &Exchange) -> Result<Lease
         Instant::now()
     };
     let mut rng = session.worker.rng.borrow_mut();
-    cluster
-        .pick(&exchange.tried, now, &mut rng)
-        .map_err(|error| Failure::not_picked(&plan.destination.label, error))
+    let picked = match cluster.sheds(now) {
+        false => cluster.pick(&exchange.tried, now, &mut rng),
+        true => {
+            let class = class_of(&head.fields);
+            let picked = cluster.pick_admitting(class, &exchange.tried, now, &mut rng);
+            if let Err(PickError::NotAdmitted(_)) = picked {
+                plan.destination.series.not_admitted.increment();
+            }
+            picked
+        }
+    };
+    picked.map_err(|error| Failure::not_picked(&plan.destination.label, error))
 }
 
 /// Whether the route asks for another attempt after this status.

@@ -21,7 +21,7 @@ pub struct Asked {
 impl Asked {
     /// As these fields of a request from `peer` say, which has to be done at `deadline`.
     pub fn of(lane: &Lane, fields: &Fields, peer: IpAddr, deadline: Option<Instant>) -> Self {
-        let wanted = class(fields).unwrap_or_default();
+        let wanted = class_of(fields);
         let raises = wanted < Class::Default;
         let class = match raises && !lane.class_from.iter().any(|network| network.has(peer)) {
             true => Class::Default,
@@ -40,8 +40,13 @@ impl Asked {
     }
 }
 
+/// The class that a request asks for.
+pub fn class_of(fields: &Fields) -> Class {
+    said(fields).unwrap_or_default()
+}
+
 /// `x-mesh-class`, or else the urgency of `Priority`.
-fn class(fields: &Fields) -> Option<Class> {
+fn said(fields: &Fields) -> Option<Class> {
     match fields.get(Known::XMeshClass) {
         Some(class) => Class::from_bytes(class),
         None => of_urgency(fields.find(b"priority")?),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-pub use asked::Asked;
+pub use asked::{Asked, class_of};
 pub use report::LaneReport;
 
 use self::report::Counts;
@@ -107,6 +107,11 @@ impl Lane {
     /// `namespace/name` of its service, for answers.
     pub fn service(&self) -> &Name {
         &self.shared.service
+    }
+
+    /// The least important class that gets anywhere, where not everybody does.
+    pub fn admits(&self, now: Instant) -> Option<Class> {
+        self.shared.slots.word().admits(nanos(now))
     }
 
     /// A slot where one is free and nobody waits, or else a place in the queue, where there is room.
@@ -280,8 +285,7 @@ impl Place {
     /// It will not wait any longer for this reason, unless its turn has come at this very moment.
     pub fn expire(mut self, reason: Reason) -> Result<Slot, Refusal> {
         let mut queue = self.shared.lock();
-        let refusal = queue.refusal(reason);
-        let left = queue.leave(self.class, self.id);
+        let (refusal, left) = queue.expire(self.class, self.id, reason);
         drop(queue);
         match left.map_or_else(|| self.verdict(), |_| None) {
             Some(verdict) => self.decided(verdict),

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Shared;
 use crate::lane::Reason;
 use crate::model::{Class, Discipline};
+use crate::proxy::cluster::nanos;
 use crate::telemetry::metrics::{Count, Histogram, Scrape};
 
 /// A lane at one moment.
@@ -17,6 +20,8 @@ pub struct LaneReport {
     pub in_flight: u32,
     /// Who waits, by class.
     pub queued: [usize; Class::COUNT],
+    /// The least important class that callers are told to send; None is all.
+    pub admits: Option<Class>,
     /// The discipline in effect.
     pub discipline: Discipline,
     /// How often `auto` has changed it.
@@ -61,6 +66,7 @@ impl Shared {
             limit: self.slots.limit(),
             in_flight: self.slots.in_flight(),
             queued: Class::ALL.map(|class| queue.queued_of(class)),
+            admits: self.slots.word().admits(nanos(Instant::now())),
             discipline: queue.discipline(),
             switches: queue.switches(),
             shared: self.clone(),
@@ -106,6 +112,14 @@ impl LaneReport {
             &[service, ("discipline", self.discipline.as_str())],
             1.0,
         );
+        if let Some(admits) = self.admits {
+            scrape.gauge(
+                "pillion_lane_admits",
+                "1 for the least important class that callers are told to send, while not all are.",
+                &[service, ("class", admits.as_str())],
+                1.0,
+            );
+        }
         let counts = &self.shared.counts;
         scrape.counter(
             "pillion_lane_left_total",

@@ -24,6 +24,8 @@ pub struct ServiceSeries {
     pub retries_refused: Count,
     /// Requests that another service took over.
     pub failovers: Count,
+    /// Requests that were not sent, since no lane would have let their class in.
+    pub not_admitted: Count,
     /// Requests that were sent to a second endpoint too, which was the first to answer.
     pub hedges_won: Count,
     /// The same, where the first endpoint answered first.
@@ -90,6 +92,11 @@ impl ServiceSeries {
                 "pillion_upstream_failovers_total",
                 "Requests that another service took over.",
                 &self.failovers,
+            ),
+            (
+                "pillion_upstream_not_admitted_total",
+                "Requests that were not sent, since no lane would have let their class in.",
+                &self.not_admitted,
             ),
             (
                 "pillion_upstream_connects_total",

@@ -136,7 +136,7 @@ impl History {
             Err(PickError::NoEndpoint) => assert!(set.endpoints.is_empty()),
             Err(PickError::NoneHealthy { .. }) => assert!(usable.next().is_none()),
             Err(PickError::AllTried) => assert!(usable.all(|e| avoid.contains(&e.id))),
-            Err(PickError::Overflow(limit)) => panic!("{limit}"),
+            Err(error @ (PickError::NotAdmitted(_) | PickError::Overflow(_))) => panic!("{error}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Scenarios of one cluster: picks, verdicts, limits.
 
+mod admitted;
 mod events;
 mod health;
 mod history;

@@ -34,6 +34,7 @@ pub enum Known {
     XMeshAttempt,
     XMeshClass,
     XMeshShed,
+    XMeshAdmit,
     XMeshUndelivered,
     XRequestId,
     IdempotencyKey,
@@ -142,6 +143,7 @@ impl Known {
                 name,
                 &[
                     (b"x-mesh-class", Known::XMeshClass),
+                    (b"x-mesh-admit", Known::XMeshAdmit),
                     (b"content-type", Known::ContentType),
                     (b"x-request-id", Known::XRequestId),
                     (b"grpc-timeout", Known::GrpcTimeout),
@@ -260,6 +262,7 @@ impl Known {
                 | Known::XMeshAttempt
                 | Known::XMeshClass
                 | Known::XMeshShed
+                | Known::XMeshAdmit
                 | Known::XMeshUndelivered
         )
     }
