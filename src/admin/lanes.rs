@@ -1,13 +1,13 @@
-//! The page `/lanes`: what stands in front of the application, who waits, and what was refused.
+//! The page `/lanes`: what stands in front of the application and of services that are called, who waits, and what was refused.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The lane of a service whose application is beside this proxy.
+/// The lane of a service whose application is beside this proxy, or of one that is called from here.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct LaneView {
-    /// `namespace/name`.
+    /// `namespace/name`, and ` (outbound)` where it is called from here.
     pub service: String,
     /// Requests that the application gets at once, at this moment.
     pub limit: u32,

@@ -13,7 +13,7 @@ use crate::load::sample::{Sampler, Source};
 use crate::proxy::cluster::nanos;
 use crate::proxy::data_plane::DataPlane;
 use crate::proxy::instance_load::InstanceLoad;
-use crate::proxy::lane::{LaneReport, Lanes};
+use crate::proxy::lane::{LaneReport, Lanes, Side};
 
 /// Between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -33,10 +33,17 @@ pub async fn run(load: Arc<InstanceLoad>, lanes: Lanes, settings: bootstrap::Loa
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        let lane = lanes.report().iter().map(occupancy).reduce(f64::max);
+        let lane = of_application(&lanes).map(|lane| occupancy(&lane));
+        let lane = lane.reduce(f64::max);
         let measured = sampler.sample(nanos(now));
         load.update(Usage { lane, ..measured }, now);
     }
+}
+
+/// What this proxy asks of others says nothing of the instance.
+fn of_application(lanes: &Lanes) -> impl Iterator<Item = LaneReport> {
+    let lanes = lanes.report().into_iter();
+    lanes.filter(|lane| lane.side == Side::Inbound)
 }
 
 /// Requests that the application has, of those it may have at once.
@@ -52,15 +59,14 @@ pub fn of_frames(plane: &DataPlane) -> discovery::MeasureLoad {
 
 fn of_frame(usage: Usage, lanes: &Lanes) -> api::Load {
     let factor = usage.factor();
-    let lanes = lanes.report();
-    let in_flight = lanes.iter().map(|lane| u64::from(lane.in_flight)).sum();
+    let in_flight = of_application(lanes).map(|lane| u64::from(lane.in_flight));
     api::Load {
         cpu: usage.cpu,
         memory: usage.memory,
         network: usage.network,
         application: usage.application,
         lane: usage.lane,
-        in_flight: (!lanes.is_empty()).then_some(in_flight),
+        in_flight: in_flight.reduce(|sum, more| sum + more),
         factor: factor.map(|factor| factor.value),
     }
 }

@@ -252,6 +252,7 @@ fn service_view(service: &Service) -> Value {
             "breaker": service.circuit.breaker.as_ref().map(breaker_view),
         },
         "lane": service.lane.as_ref().map(lane_view),
+        "outbound_lane": service.outbound_lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
             "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
         })),

@@ -40,7 +40,7 @@ impl Class {
     }
 }
 
-/// A `lane`: the queue in front of a service's application, in its inbound sidecar.
+/// A `lane`: the queue in front of a service's application, in its inbound sidecar; or, as `outbound_lane`, in its callers'.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Lane {
     pub limit: LaneLimit,

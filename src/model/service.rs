@@ -20,6 +20,8 @@ pub struct Service {
     pub circuit: Circuit,
     /// In front of its application, at its own sidecar; None lets everything in at once.
     pub lane: Option<Lane>,
+    /// In front of the service, at each of its callers and at gateways; None sends everything at once.
+    pub outbound_lane: Option<Lane>,
     /// Who gets its requests while none of its endpoints is healthy.
     pub failover: Option<ClusterKey>,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
@@ -41,6 +43,7 @@ impl Service {
             outlier: Outlier::default(),
             circuit: Circuit::default(),
             lane: None,
+            outbound_lane: None,
             failover: None,
             path: PathNormalization::default(),
             tls: None,

@@ -16,7 +16,7 @@ use super::cluster::Clusters;
 use super::destination::{Destination, Security, Tls, alpn};
 use super::entry::{App, AppDestination, Entry, Mesh, Role, Routing, ServiceHost};
 use super::instance_load::InstanceLoad;
-use super::lane::Lanes;
+use super::lane::{Lane, Lanes, Side};
 use super::passthrough::single;
 use super::route::{Listeners, MeshRoutes};
 use super::settings::Settings;
@@ -188,6 +188,7 @@ impl DataPlane {
                 .store(Arc::new(Routing::Mesh(self.mesh(&mut destinations))));
         }
         self.treat_inbound();
+        self.retain_lanes();
         drop(destinations);
         self.clusters.prune();
         errors
@@ -348,7 +349,7 @@ impl DataPlane {
                 let lane = service.and_then(|service| service.lane.as_ref());
                 AppDestination {
                     path: service.map(|service| service.path).unwrap_or_default(),
-                    lane: lane.map(|lane| self.lanes.set(&app.service, lane, Instant::now())),
+                    lane: lane.map(|lane| self.lane(&app.service, Side::Inbound, lane)),
                     tells_load: service.is_some_and(|service| service.balance.policy.needs_load()),
                     ..port.clone()
                 }
@@ -358,11 +359,19 @@ impl DataPlane {
                 requests: app.requests.clone(),
             })));
         }
-        let services = &self.snapshot.services;
-        let has_lane = |name: &Name| {
-            services
-                .get(name)
-                .is_some_and(|service| service.lane.is_some())
+    }
+
+    fn lane(&self, service: &Name, side: Side, settings: &model::Lane) -> Lane {
+        self.lanes.set(service, side, settings, Instant::now())
+    }
+
+    fn retain_lanes(&self) {
+        let has_lane = |name: &Name, side: Side| {
+            let service = self.snapshot.services.get(name);
+            service.is_some_and(|service| match side {
+                Side::Inbound => service.lane.is_some(),
+                Side::Outbound => service.outbound_lane.is_some(),
+            })
         };
         self.lanes.retain(has_lane);
     }
@@ -542,6 +551,10 @@ impl DataPlane {
 
     fn without_failover(&self, key: &ClusterKey) -> Destination {
         let service = self.snapshot.services.get(&key.service).cloned();
+        let lane = service
+            .as_ref()
+            .and_then(|service| service.outbound_lane.as_ref());
+        let lane = lane.map(|lane| self.lane(&key.service, Side::Outbound, lane));
         let protocol = service.as_ref().and_then(|service| {
             let declared = |port: &&model::Port| key.port.is_none_or(|wanted| port.port == wanted);
             service
@@ -564,6 +577,7 @@ impl DataPlane {
             protocol,
             security,
             connect_timeout: self.settings.connect_timeout,
+            lane,
             series: self.metrics.services().series(&label),
             label: label.into(),
         }

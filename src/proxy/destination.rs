@@ -12,6 +12,7 @@ use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientTls, server_name};
 use crate::model::{Protocol, UpstreamTls};
 use crate::proxy::cluster::{Cluster, Endpoint, Pass};
 use crate::proxy::failure::Failure;
+use crate::proxy::lane::Lane;
 use crate::telemetry::metrics::ServiceSeries;
 
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Destination {
     pub connect_timeout: Duration,
     /// Where requests go while nobody of the cluster is healthy; that one has none of its own.
     pub failover: Option<Arc<Destination>>,
+    /// In front of the service, at this proxy; None sends everything at once.
+    pub lane: Option<Lane>,
     /// Counts what happens towards its endpoints.
     pub series: Arc<ServiceSeries>,
 }

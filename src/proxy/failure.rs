@@ -184,7 +184,7 @@ impl Failure {
                 503,
                 Flag::LaneShed,
                 "http_request_denied",
-                "Retry after the time in Retry-After; `pillion lanes` beside the service shows who waits.",
+                "Retry after the time in Retry-After; `pillion lanes` at the proxy that refused shows who waits.",
             ),
             Failure::ConnectFailed { error, .. } => {
                 let kind = match error {

@@ -119,6 +119,7 @@ pub fn single(
         protocol,
         security: Security::Plain,
         connect_timeout,
+        lane: None,
         series: Arc::default(),
     }
 }

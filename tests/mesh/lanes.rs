@@ -385,8 +385,8 @@ fn ask_on(
 async fn callers_keep_at_home_what_a_lane_shuts_out_until_there_is_room_again() {
     let shop = Shop::with_lane("{limit: 4, queue: {max: 8, timeout: 60s}}").await;
     let (all, batch) = (Arc::new(AtomicBool::new(false)), Arc::default());
-    let mut most = ask_on(&shop, 24, "default", &all);
-    let mut least = ask_on(&shop, 4, "batch", &batch);
+    let most = ask_on(&shop, 24, "default", &all);
+    let least = ask_on(&shop, 4, "batch", &batch);
     shop.shows("pillion_lane_admits{service=\"default/shop\",class=\"default\"} 1")
         .await;
     eventually("the caller sheds by itself", async || {
@@ -428,4 +428,60 @@ async fn callers_keep_at_home_what_a_lane_shuts_out_until_there_is_room_again() 
     batch.store(true, Ordering::Relaxed);
     let done: usize = least.join_all().await.into_iter().sum();
     assert!(done > 0, "they were let in when there was room");
+}
+
+#[tokio::test]
+async fn a_callers_lane_holds_back_what_is_too_much_at_once_before_it_is_sent() {
+    let mesh = Mesh::new();
+    let registry = mesh.registry().await;
+    let ports = "kind: Service\nname: shop\nports: [{port: 80, protocol: http}]\n";
+    let with_lane = format!(
+        "{ports}outbound_lane: {{limit: 1, queue: {{max: 1, timeout: 60s}}, class_from: [127.0.0.0/8]}}\n"
+    );
+    registry.apply(&with_lane).await;
+    let app = Service::start("shop").await;
+    let sidecar = mesh.sidecar("shop-a", "shop", &app, registry.address).await;
+    let caller = mesh.caller("caller", registry.address).await;
+    caller.reaches("shop", &["shop"]).await;
+    let shows = async |line: &str| {
+        eventually(&format!("the caller shows {line}"), async || {
+            let metrics = caller.admin("/metrics").await.ok()?.body;
+            metrics.lines().any(|shown| shown == line).then_some(())
+        })
+        .await;
+    };
+    let asks = |path: &'static str, class: &'static str| {
+        let mut client = Client::new(caller.target("shop"));
+        let headers = [("x-mesh-class", class)];
+        tokio::spawn(async move { client.get_with(path, &headers).await.expect("an answer") })
+    };
+    let held = asks("/hold", "default");
+    shows("pillion_lane_in_flight{service=\"default/shop (outbound)\"} 1").await;
+    let waits = asks("/", "default");
+    shows("pillion_lane_queued{service=\"default/shop (outbound)\",class=\"default\"} 1").await;
+    let refused = asks("/", "batch").await.expect("no panic");
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert_eq!(header(&refused, "x-mesh-shed"), "full");
+    assert_eq!(header(&refused, "x-mesh-admit"), "", "nobody's business");
+    let first = asks("/", "critical");
+    let displaced = waits.await.expect("no panic");
+    assert_eq!(
+        (displaced.status, header(&displaced, "x-mesh-shed")),
+        (503, "class")
+    );
+    let at_instance = sidecar.admin("/metrics").await.expect("it answers").body;
+    let own = "pillion_lane_in_flight{service=\"default/shop\"}";
+    assert!(!at_instance.contains(own), "the application has no lane");
+    app.release();
+    assert_eq!(held.await.expect("no panic").status, 200);
+    assert_eq!(first.await.expect("no panic").status, 200);
+    shows("pillion_lane_in_flight{service=\"default/shop (outbound)\"} 0").await;
+    registry.apply(ports).await;
+    eventually("the lane is gone", async || {
+        let lanes = caller.admin("/lanes").await.ok()?.body;
+        (lanes == "no lanes\n").then_some(())
+    })
+    .await;
+    let answer = asks("/", "batch").await.expect("no panic");
+    assert_eq!(answer.status, 200, "{}", answer.body);
 }

@@ -4,7 +4,7 @@ use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::model::{Class, Discipline, Floors, Lane, LaneLimit};
 
-/// `lane` of a Service: how many requests its application gets at once, and who waits.
+/// `lane` of a Service: how many requests its application gets at once, and who waits. `outbound_lane` is written like it.
 pub(super) fn lane(fields: &mut Fields<'_, '_>) -> Option<Lane> {
     let limit = fields.optional("limit", limit);
     let discipline = fields.optional("discipline", discipline);

@@ -43,6 +43,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .optional("circuit", |c| c.fields(circuit::circuit))
             .unwrap_or_default(),
         lane: fields.optional("lane", |c| c.fields(lane::lane)),
+        outbound_lane: fields.optional("outbound_lane", |c| c.fields(lane::lane)),
         failover,
         path: fields
             .optional("path", |c| c.fields(path::normalization))
@@ -59,9 +60,16 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
 
 fn warn_of_lane_in_vain(fields: &Fields<'_, '_>, service: &Service) {
     let is_tcp = |port: &Port| port.protocol == Some(Protocol::Tcp);
-    if service.lane.is_some() && !service.ports.is_empty() && service.ports.iter().all(is_tcp) {
+    if service.ports.is_empty() || !service.ports.iter().all(is_tcp) {
+        return;
+    }
+    let lanes = [
+        ("lane", &service.lane),
+        ("outbound_lane", &service.outbound_lane),
+    ];
+    for (name, _) in lanes.iter().filter(|(_, lane)| lane.is_some()) {
         fields.cursor().warning(
-            "`lane` is for requests, and every port of this service is tcp",
+            format!("`{name}` is for requests, and every port of this service is tcp"),
             "leave it out, or declare what its ports speak",
         );
     }

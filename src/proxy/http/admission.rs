@@ -1,4 +1,4 @@
-//! A request at the lane in front of its application: let in, or waiting for its turn, or refused.
+//! A request at the lane in front of its application, or of the service it is for: let in, or waiting for its turn, or refused.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -58,7 +58,7 @@ async fn wait<D: Downstream>(
 
 fn shed(lane: &Lane, refusal: Refusal, exchange: &Exchange) -> Failure {
     Failure::Shed {
-        service: lane.service().to_string(),
+        service: lane.label().to_owned(),
         refusal,
         admits: lane.admits(exchange.start),
     }

@@ -196,7 +196,8 @@ async fn walk<D: Downstream>(
     }
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
-    let slot = match plan.lane {
+    let lane = plan.lane.or(plan.destination.lane.as_ref());
+    let slot = match lane {
         Some(lane) => {
             let request = &scratch.request;
             Some(admission::admit(session, lane, &plan, down, request, exchange).await?)

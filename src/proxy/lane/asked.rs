@@ -70,7 +70,7 @@ fn of_urgency(priority: &[u8]) -> Option<Class> {
 mod tests {
     use super::*;
     use crate::model::{self, LaneLimit, Name};
-    use crate::proxy::lane::Lanes;
+    use crate::proxy::lane::{Lanes, Side};
 
     fn lane(tenant: Option<&str>) -> Lane {
         let settings = model::Lane {
@@ -78,7 +78,7 @@ mod tests {
             class_from: vec!["10.0.0.0/8".parse().expect("a network")],
             ..model::Lane::new(LaneLimit::Adaptive)
         };
-        Lanes::default().set(&Name::local("a"), &settings, Instant::now())
+        Lanes::default().set(&Name::local("a"), Side::Inbound, &settings, Instant::now())
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The lane in front of the application, shared by all workers: a [`crate::lane::Lane`] behind a lock, and its slots beside it.
+//! The lanes of this proxy, in front of its application and, by choice, in front of services that are called, shared by all workers:
+//! each a [`crate::lane::Lane`] behind a lock, and its slots beside it.
 //!
 //! A request that finds a slot free and nobody waiting takes it by one compare-and-swap. Only the queue takes the lock, for as long
 //! as it takes to decide; those who wait are woken on whatever worker they are. What a request holds is a guard: a [`Slot`] until
@@ -38,7 +39,9 @@ pub struct Lane {
 
 /// What goes on over a change of settings.
 struct Shared {
-    service: Name,
+    side: Side,
+    /// `namespace/name` of its service, and the side where it is not the usual one.
+    label: Arc<str>,
     slots: Arc<Slots>,
     queue: Mutex<lane::Lane<Arc<Waiter>>>,
     counts: Counts,
@@ -46,18 +49,30 @@ struct Shared {
     seed: foldhash::quality::RandomState,
 }
 
+/// Whose requests a lane orders.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// Those to the application beside this proxy.
+    Inbound,
+    /// Those to a service, from here.
+    Outbound,
+}
+
 /// Every lane of this process. Cloning gives another handle to the same.
 #[derive(Clone, Default)]
-pub struct Lanes(Arc<Mutex<HashMap<Name, Arc<Shared>>>>);
+pub struct Lanes(Arc<Mutex<Table>>);
+
+type Table = HashMap<(Name, Side), Arc<Shared>>;
 
 impl Lanes {
     /// The lane of a service, with these settings from now on.
-    pub fn set(&self, service: &Name, settings: &model::Lane, now: Instant) -> Lane {
+    pub fn set(&self, service: &Name, side: Side, settings: &model::Lane, now: Instant) -> Lane {
         let mut lanes = self.lock();
-        let shared = lanes.entry(service.clone()).or_insert_with(|| {
+        let shared = lanes.entry((service.clone(), side)).or_insert_with(|| {
             let queue = lane::Lane::new(settings.clone(), nanos(now));
             Arc::new(Shared {
-                service: service.clone(),
+                side,
+                label: label(service, side),
                 slots: queue.slots().clone(),
                 queue: Mutex::new(queue),
                 counts: Counts::default(),
@@ -73,8 +88,9 @@ impl Lanes {
     }
 
     /// Forgets lanes of services that have none any more. Requests that hold or await a slot of theirs end as they began.
-    pub fn retain(&self, mut keep: impl FnMut(&Name) -> bool) {
-        self.lock().retain(|service, _| keep(service));
+    pub fn retain(&self, mut keep: impl FnMut(&Name, Side) -> bool) {
+        self.lock()
+            .retain(|(service, side), _| keep(service, *side));
     }
 
     pub fn register_metrics(&self, metrics: &Registry) {
@@ -91,9 +107,18 @@ impl Lanes {
     }
 
     /// Nothing that is done under the lock leaves the table half changed.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Arc<Shared>>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One service may have both.
+fn label(service: &Name, side: Side) -> Arc<str> {
+    match side {
+        Side::Inbound => service.to_string(),
+        Side::Outbound => format!("{service} (outbound)"),
+    }
+    .into()
 }
 
 /// How a request begins at a lane.
@@ -104,9 +129,9 @@ pub enum Entered {
 }
 
 impl Lane {
-    /// `namespace/name` of its service, for answers.
-    pub fn service(&self) -> &Name {
-        &self.shared.service
+    /// Its service, for answers.
+    pub fn label(&self) -> &str {
+        &self.shared.label
     }
 
     /// The least important class that gets anywhere, where not everybody does.
@@ -216,7 +241,7 @@ impl Shared {
         drop(queue);
         if let Some(switch) = switch {
             let discipline = switch.to.as_str();
-            tracing::info!(service = %self.service, discipline, reason = switch.reason, "Lane changes its discipline");
+            tracing::info!(service = %self.label, discipline, reason = switch.reason, "Lane changes its discipline");
         }
         woken
     }

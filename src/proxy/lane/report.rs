@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Shared, Side};
 use crate::lane::Reason;
 use crate::model::{Class, Discipline};
 use crate::proxy::cluster::nanos;
@@ -13,8 +13,9 @@ use crate::telemetry::metrics::{Count, Histogram, Scrape};
 
 /// A lane at one moment.
 pub struct LaneReport {
-    /// `namespace/name`.
+    /// `namespace/name`, and ` (outbound)` where it is in front of a service that is called.
     pub service: String,
+    pub side: Side,
     /// Slots at this moment; of an adaptive limit, where it stands.
     pub limit: u32,
     pub in_flight: u32,
@@ -62,7 +63,8 @@ impl Shared {
     pub fn report(self: &Arc<Self>) -> LaneReport {
         let queue = self.lock();
         LaneReport {
-            service: self.service.to_string(),
+            service: self.label.to_string(),
+            side: self.side,
             limit: self.slots.limit(),
             in_flight: self.slots.in_flight(),
             queued: Class::ALL.map(|class| queue.queued_of(class)),

@@ -10,7 +10,12 @@ fn lane(slots: u32) -> (Lanes, Lane) {
         ..model::Lane::new(LaneLimit::Fixed(slots))
     };
     let lanes = Lanes::default();
-    let lane = lanes.set(&Name::local("shop"), &settings, Instant::now());
+    let lane = lanes.set(
+        &Name::local("shop"),
+        Side::Inbound,
+        &settings,
+        Instant::now(),
+    );
     (lanes, lane)
 }
 
@@ -91,7 +96,12 @@ fn more_slots_let_more_in_and_the_same_lane_goes_on() {
     let _held = slot(&before);
     let mut waits = place(&before);
     let settings = model::Lane::new(LaneLimit::Fixed(2));
-    let after = lanes.set(&Name::local("shop"), &settings, Instant::now());
+    let after = lanes.set(
+        &Name::local("shop"),
+        Side::Inbound,
+        &settings,
+        Instant::now(),
+    );
     assert!(poll(&mut waits).is_some_and(|decided| decided.is_ok()));
     drop(slot(&after));
     assert_eq!(lanes.report()[0].limit, 2);
