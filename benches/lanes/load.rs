@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Before anything counts.
-const WARM: Duration = Duration::from_secs(3);
+pub const WARM: Duration = Duration::from_secs(3);
 
 pub struct Load {
     pub target: SocketAddr,
     pub kinds: Vec<Kind>,
+    /// What comes before that does not count.
+    pub warm: Duration,
 }
 
 /// Requests of one kind, by several tenants.
@@ -87,8 +89,8 @@ impl Load {
                 kind,
                 client,
                 seed,
-                begin + WARM,
-                begin + WARM + time,
+                begin + self.warm,
+                begin + self.warm + time,
             )
         });
         futures_util::future::join_all(kinds).await

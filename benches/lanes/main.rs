@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use load::{Kind, Load, Seen};
+use load::{Kind, Load, Seen, WARM};
 
 /// Of the lane, and what the application can do at once where it limits itself.
 pub const SLOTS: usize = 16;
@@ -112,6 +112,7 @@ async fn table(folder: &Path, app: SocketAddr, time: Duration) {
                 Kind::new("work", 40, 20.0, case.load / 2.0, None),
                 Kind::new("work", 1, 200.0, case.load / 2.0, case.bulk_class),
             ],
+            warm: WARM,
         };
         let mut seen = load.run(time).await;
         let bulk = seen.pop().expect("two kinds");
@@ -129,18 +130,32 @@ async fn table(folder: &Path, app: SocketAddr, time: Duration) {
 async fn adaptive(folder: &Path, app: SocketAddr, time: Duration) {
     let lane = "{limit: adaptive, queue: {timeout: 1s}}";
     let sidecar = Sidecar::start(folder, app, lane).await;
-    let load = Load {
+    let asked = |share: f64, warm: Duration| Load {
         target: sidecar.inbound,
-        kinds: vec![Kind::new("limited", 40, 50.0, 2.0, None)],
+        kinds: vec![Kind::new("limited", 40, 50.0, share, None)],
+        warm,
     };
-    let seen = load.run(time).await.pop().expect("one kind");
+    let seen = asked(2.0, WARM).run(time).await.pop().expect("one kind");
     let goodput = 2.0 * seen.done_percent();
     println!(
         "\nadaptive limit at twice the capacity: goodput {goodput:.0} % of the capacity; {}\n{}",
         row(seen),
         sidecar.lanes()
     );
+    // Half of what the application can do goes on all the time, and three times as much for a while besides.
+    let (more, half) = (asked(1.5, WARM), asked(0.5, WARM + time + RECOVERY));
+    let (_, mut after) = tokio::join!(more.run(time), half.run(AFTERWARDS));
+    println!(
+        "from {} s after the overload at half the capacity: {}\n{}",
+        RECOVERY.as_secs(),
+        row(after.pop().expect("one kind")),
+        sidecar.lanes()
+    );
 }
+
+/// By then, all is to be as if there had been no overload; and how long that is looked at.
+const RECOVERY: Duration = Duration::from_secs(2);
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 fn row(mut seen: Seen) -> String {
     format!(

@@ -375,3 +375,35 @@ fn tenants_without_number_take_no_memory_without_bound() {
     }
     assert!(lane.bands[Class::Default as usize].tenants() <= TENANTS_MAX + 1);
 }
+
+/// One slot, and each 10 ms three of the default class and one of batch that take as long; what is told after half a second.
+fn told_under_overload(discipline: Discipline) -> Option<Class> {
+    let (mut lane, mut work) = taken(model::Lane {
+        queue_max: 4,
+        ..settings(1, discipline)
+    });
+    let mut now = 0;
+    for _ in 0..50 {
+        now += 10 * MS;
+        for class in [Class::Batch, Class::Default, Class::Default, Class::Default] {
+            let _ = lane.push(now, item(class, 1, "next"));
+        }
+        lane.finish(now, work, Outcome::Done);
+        work = match lane.pop(now) {
+            Some(Popped::Started(work, ..)) => work,
+            other => panic!("somebody waits: {other:?}"),
+        };
+    }
+    let told = lane.slots().word().admits(now);
+    lane.finish(now, work, Outcome::Done);
+    told
+}
+
+#[test]
+fn a_class_that_gets_nowhere_is_told_so_where_the_class_matters() {
+    assert_eq!(
+        told_under_overload(Discipline::Priority),
+        Some(Class::Default)
+    );
+    assert_eq!(told_under_overload(Discipline::Fifo), None);
+}
