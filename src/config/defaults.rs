@@ -22,6 +22,8 @@ pub const RETRY_BACKOFF: Duration = Duration::from_millis(25);
 /// Requests that go to a second endpoint too, where `hedge` is there but does not say how many.
 pub const HEDGE_EXTRA_PERCENT: u8 = 5;
 pub const BACKEND_WEIGHT: u32 = 1;
+/// Of a redirect, as in the Gateway API.
+pub const REDIRECT_STATUS: u16 = 302;
 
 // Services
 pub const ENDPOINT_WEIGHT: u32 = 1;

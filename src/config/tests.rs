@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
-    BackendTarget, ClusterKey, Discipline, Floors, HealthCheck, HealthProbe, Lane, LaneLimit, Name,
-    OnHalfClose, PathAction, PathNormalization, Snapshot,
+    BackendTarget, ClusterKey, Discipline, Filter, Floors, HealthCheck, HealthProbe, Lane,
+    LaneLimit, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -532,5 +532,21 @@ fn every_example_compiles_without_a_remark() {
             None => validate(&[source]),
         };
         assert_eq!(problems, [], "{}", super::problem::render(&problems, false));
+    }
+}
+
+#[test]
+fn a_rule_that_redirects_needs_no_backend() {
+    for backends in ["", ", backendRefs: []"] {
+        let text = format!(
+            "kind: HTTPRoute\nname: r\nhostnames: [r]\nrules: [{{filters: [{{type: RequestRedirect, \
+             requestRedirect: {{scheme: https}}}}]{backends}}}]\n"
+        );
+        assert_eq!(problems(&text), Vec::<String>::new(), "{backends}");
+        let snapshot = snapshot(&text);
+        let Filter::RequestRedirect(redirect) = &snapshot.mesh_routes[0].rules[0].filters[0] else {
+            panic!("it is a redirect");
+        };
+        assert_eq!(redirect.status, 302);
     }
 }

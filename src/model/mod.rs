@@ -24,7 +24,8 @@ pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
     Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter, PathMatch,
-    QueryMatch, Retry, Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
+    PathModifier, QueryMatch, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule,
+    ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,

@@ -96,6 +96,35 @@ pub enum BackendTarget {
 pub enum Filter {
     RequestHeaders(HeaderModifier),
     ResponseHeaders(HeaderModifier),
+    /// Of a rule without backends: the proxy answers.
+    RequestRedirect(RequestRedirect),
+}
+
+/// Where a client is sent instead. What is None stays as it was asked for; the port follows the standard's rules.
+#[derive(Clone, Debug)]
+pub struct RequestRedirect {
+    pub scheme: Option<RedirectScheme>,
+    pub hostname: Option<Arc<str>>,
+    pub path: Option<PathModifier>,
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedirectScheme {
+    Http,
+    Https,
+}
+
+/// How a path becomes another one; the query stays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PathModifier {
+    /// Begins with `/`.
+    Full(Arc<str>),
+    /// In place of the prefix that the rule has matched; every match of the rule is one, and which of them a path has is told by
+    /// the path. Kept without a trailing `/`, so it may be empty.
+    Prefix(Arc<str>),
 }
 
 /// Applied in the order set, add, remove. Names keep the case they were written in; they compare without case.

@@ -13,6 +13,7 @@ mod health;
 mod hedging;
 mod lanes;
 mod load;
+mod redirect;
 mod registry;
 mod reload;
 mod retry_storm;

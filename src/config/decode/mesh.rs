@@ -62,6 +62,16 @@ impl<'a> Cursor<'a> {
         self.error(format!("`{text}` is not a host name"), hint)
     }
 
+    /// `example.com`: one host, and no address.
+    pub fn precise_hostname(self) -> Option<Arc<str>> {
+        match self.host_pattern()? {
+            HostPattern::Exact(host) => Some(host),
+            HostPattern::Wildcard(_) => {
+                self.error("one host is meant here", "write all of its name")
+            }
+        }
+    }
+
     pub fn header_name(self) -> Option<Arc<str>> {
         let text = self.text()?;
         match http::HeaderName::from_bytes(text.as_bytes()) {

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
-use super::filter::filters;
+use super::filter::{Place, filters};
 use super::route_match::{everything, route_match};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
+use crate::config::yaml::Value;
 use crate::model::{Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteMatch, Timeouts};
 
 #[derive(Debug)]
@@ -126,8 +127,14 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
     if matches.is_empty() {
         matches.push(everything());
     }
-    let filters = filters(fields);
-    let backends = backends(fields);
+    let is_none = |list: &Value<'_>| matches!(list, Value::Sequence(items) if items.is_empty());
+    let place = match fields.optional("backendRefs", |c| Some(is_none(&c.node.value))) {
+        Some(false) => Place::Rule,
+        Some(true) | None => Place::RuleAlone,
+    };
+    let filters = filters(fields, place, &matches);
+    let answers = |filter: &Filter| matches!(filter, Filter::RequestRedirect(_));
+    let backends = backends(fields, &matches, filters.iter().any(answers));
     let timeouts = fields.optional("timeouts", |cursor| cursor.fields(timeouts));
     let retry = fields.optional("retry", |cursor| {
         cursor.fields(|fields| retry(fields, &matches))
@@ -144,8 +151,18 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
     })
 }
 
-fn backends(fields: &mut Fields<'_, '_>) -> Vec<BackendRef> {
-    let backends = fields.list("backendRefs", |cursor| cursor.fields(backend));
+/// A rule with a filter that answers needs none.
+fn backends(
+    fields: &mut Fields<'_, '_>,
+    matches: &[RouteMatch],
+    answered: bool,
+) -> Vec<BackendRef> {
+    let backends = fields.list("backendRefs", |cursor| {
+        cursor.fields(|fields| backend(fields, matches))
+    });
+    if answered {
+        return backends;
+    }
     if !fields.has("backendRefs") {
         fields.cursor().warning(
             "a rule without backendRefs answers 500",
@@ -159,10 +176,10 @@ fn backends(fields: &mut Fields<'_, '_>) -> Vec<BackendRef> {
     backends
 }
 
-fn backend(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
+fn backend(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<BackendRef> {
     let reference = service_ref(fields);
     let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
-    let filters = filters(fields);
+    let filters = filters(fields, Place::Backend, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
         filters,

@@ -88,7 +88,7 @@ fn path(fields: &mut Fields<'_, '_>) -> Option<PathMatch> {
 }
 
 /// A path as requests have it after normalisation, so that it can match at all.
-fn plain_path(cursor: Cursor<'_>) -> Option<&str> {
+pub(super) fn plain_path(cursor: Cursor<'_>) -> Option<&str> {
     let path = cursor.text()?;
     let lower = path.to_ascii_lowercase();
     let problem = match () {

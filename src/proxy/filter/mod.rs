@@ -1,12 +1,16 @@
 //! What a route does to messages on their way: a closed set of filters, one file each, applied in the order listed.
 //!
-//! Filters change heads only. Whether an exchange goes on is decided by the walk of a request, not here.
+//! Filters change heads, and some answer in place of a backend. When that is asked for and how an answer is sent is decided by
+//! the walk of a request, not here.
 
 mod headers;
+mod path;
+mod redirect;
 
 use crate::model;
-use crate::proxy::http::head::{Fields, RequestHead};
+use crate::proxy::http::head::{Fields, RequestHead, ResponseHead, Scheme};
 use headers::HeaderModifier;
+use redirect::Redirect;
 
 /// The filters of one rule or backend.
 #[derive(Debug, Default)]
@@ -18,16 +22,40 @@ pub struct Chain {
 enum Filter {
     RequestHeaders(HeaderModifier),
     ResponseHeaders(HeaderModifier),
+    Redirect(Redirect),
+}
+
+/// Where a request came in, as far as an answer speaks of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub scheme: Scheme,
+    /// The listener's, as documents say it.
+    pub port: u16,
+    /// Stands for the host of a request that names none.
+    pub host: std::net::IpAddr,
+}
+
+/// What a filter answers in place of a backend.
+#[derive(Debug)]
+pub struct FilterAnswer {
+    /// Of an answer without a body.
+    pub head: ResponseHead,
+    /// Which filter, for the log.
+    pub filter: &'static str,
 }
 
 impl Chain {
-    pub fn compile(filters: &[model::Filter]) -> Self {
+    /// The filters of a rule with these matches, or of one of its backends.
+    pub fn compile(filters: &[model::Filter], matches: &[model::RouteMatch]) -> Self {
         let compile = |filter: &model::Filter| match filter {
             model::Filter::RequestHeaders(modifier) => {
                 Filter::RequestHeaders(HeaderModifier::compile(modifier))
             }
             model::Filter::ResponseHeaders(modifier) => {
                 Filter::ResponseHeaders(HeaderModifier::compile(modifier))
+            }
+            model::Filter::RequestRedirect(redirect) => {
+                Filter::Redirect(Redirect::compile(redirect, matches))
             }
         };
         Self {
@@ -39,12 +67,28 @@ impl Chain {
         self.filters.is_empty()
     }
 
+    /// What the first of the filters that answer says, with what those for responses make of it. Asked where a rule has no
+    /// backend.
+    #[cold]
+    pub fn answer(&self, request: &RequestHead, arrival: Arrival) -> Option<Box<FilterAnswer>> {
+        let mut answers = self.filters.iter().filter_map(|filter| match filter {
+            Filter::Redirect(redirect) => Some(FilterAnswer {
+                head: redirect.answer(request, arrival),
+                filter: "RequestRedirect",
+            }),
+            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+        });
+        let mut answer = Box::new(answers.next()?);
+        self.on_response(&mut answer.head.fields);
+        Some(answer)
+    }
+
     /// On the way up, before an endpoint is chosen.
     pub fn on_request(&self, head: &mut RequestHead) {
         for filter in &self.filters {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.modify_request(head),
-                Filter::ResponseHeaders(_) => {}
+                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
             }
         }
     }
@@ -53,7 +97,7 @@ impl Chain {
     pub fn on_response(&self, fields: &mut Fields) {
         for filter in &self.filters {
             match filter {
-                Filter::RequestHeaders(_) => {}
+                Filter::RequestHeaders(_) | Filter::Redirect(_) => {}
                 Filter::ResponseHeaders(modifier) => modifier.modify(fields),
             }
         }

@@ -23,7 +23,7 @@ use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
-use crate::proxy::filter::Chain;
+use crate::proxy::filter::{Chain, FilterAnswer};
 use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
 use crate::proxy::lane::Lane;
@@ -77,6 +77,8 @@ impl Plan<'_> {
 /// Why a request ended without a whole answer from an application.
 #[derive(Debug)]
 pub enum Ended {
+    /// A filter answers in place of a backend.
+    Answered(Box<FilterAnswer>),
     /// Before any byte of an answer: the proxy answers.
     Refused(Failure),
     /// In the middle of the answer: it is cut short.
@@ -148,6 +150,7 @@ async fn end<D: Downstream>(
     ended: Ended,
 ) -> Served {
     let (failure, started) = match ended {
+        Ended::Answered(answer) => return end_answered(down, exchange, &answer).await,
         Ended::Refused(failure) => (failure, false),
         Ended::Cut(failure) => (failure, !down.take_back()),
     };
@@ -174,6 +177,20 @@ async fn end<D: Downstream>(
             exchange.bytes_out = bytes;
             Served::Done
         }
+        Err(_) => Served::Broken,
+    }
+}
+
+async fn end_answered<D: Downstream>(
+    down: &mut D,
+    exchange: &mut Exchange,
+    answer: &FilterAnswer,
+) -> Served {
+    exchange.status = answer.head.status;
+    exchange.details = format!("the route's filter {} answers", answer.filter);
+    down.decline_body();
+    match respond::without_body(down, &answer.head).await {
+        Ok(()) => Served::Done,
         Err(_) => Served::Broken,
     }
 }
@@ -250,8 +267,8 @@ async fn walk<D: Downstream>(
 
 /// There is no whole answer; where that is the service's doing, its circuit hears of it.
 fn lost(pass: Option<Pass>, ended: Ended, exchange: &Exchange) -> Ended {
-    let (Ended::Refused(failure) | Ended::Cut(failure)) = &ended;
     if let Some(mut pass) = pass
+        && let Ended::Refused(failure) | Ended::Cut(failure) = &ended
         && failure.speaks_against_service()
     {
         pass.failed(exchange.start, Instant::now());

@@ -11,8 +11,9 @@ use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::by_address;
 use crate::proxy::cluster::Pass;
 use crate::proxy::destination::Destination;
-use crate::proxy::entry::{App, AppDestination, Mesh, Routing, ServiceHost};
+use crate::proxy::entry::{App, AppDestination, Mesh, Role, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
+use crate::proxy::filter::Arrival;
 use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners};
 use crate::proxy::session::Session;
 
@@ -233,7 +234,7 @@ fn by_rule<'a>(
             }
             .into());
         }
-        BackendChoice::None => return Err(Failure::NoBackend.into()),
+        BackendChoice::None => return Err(answer_of(session, rule, request)),
     };
     exchange.series = Some(backend.requests.clone());
     exchange.service = Some(backend.target.label.clone());
@@ -251,6 +252,34 @@ fn by_rule<'a>(
         grpc: respond::is_grpc(request),
         upgrade: request.fields.contains(Known::Upgrade),
     })
+}
+
+/// What a rule without a backend answers.
+#[cold]
+fn answer_of(session: &Session, rule: &Rule, request: &RequestHead) -> Ended {
+    let scheme = match session.tls {
+        true => Scheme::Https,
+        false => Scheme::Http,
+    };
+    let arrival = Arrival {
+        scheme,
+        port: port_asked_for(session, request),
+        host: session.local.ip(),
+    };
+    match rule.filters.answer(request, arrival) {
+        Some(answer) => Ended::Answered(answer),
+        None => Failure::NoBackend.into(),
+    }
+}
+
+/// A gateway's listener has one; a sidecar's caller means that of the service.
+fn port_asked_for(session: &Session, request: &RequestHead) -> u16 {
+    if session.entry.role == Role::Gateway {
+        return session.entry.address.port();
+    }
+    let dialled = session.original_dst.map(|dialled| dialled.port());
+    let (_, said) = host_and_port(request.authority());
+    said.or(dialled).unwrap_or(80)
 }
 
 /// A plan that no route had a part in.

@@ -96,6 +96,12 @@ pub async fn refuse(
     Ok(length)
 }
 
+/// Writes an answer that is a head only.
+pub async fn without_body(down: &mut impl Downstream, head: &ResponseHead) -> Result<(), Cut> {
+    down.send_head(head, Size::None)?;
+    poll_fn(|cx| down.poll_finish(cx, None)).await
+}
+
 /// Ends a gRPC answer that broke off with trailers that say so, where there is a way to send them.
 pub async fn end_grpc(down: &mut impl Downstream, failure: &Failure) -> Result<(), Cut> {
     let mut trailers = Fields::new();

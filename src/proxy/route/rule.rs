@@ -64,7 +64,7 @@ impl<T> CompiledRule<T> {
             model::BackendTarget::Cluster(key) => Slot::Cluster(Backend {
                 key: key.clone(),
                 target: resolve(key),
-                filters: Chain::compile(&backend.filters),
+                filters: Chain::compile(&backend.filters, &rule.matches),
                 hedging: rule
                     .hedge
                     .as_ref()
@@ -74,7 +74,7 @@ impl<T> CompiledRule<T> {
         };
         Self {
             index,
-            filters: Chain::compile(&rule.filters),
+            filters: Chain::compile(&rule.filters, &rule.matches),
             requests: requests.series(&label, ""),
             backends: rule.backends.iter().map(slot).collect(),
             split: Split::new(rule.backends.iter().map(|backend| backend.weight)),
