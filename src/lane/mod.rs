@@ -7,9 +7,9 @@
 //! and only the queue needs the lock.
 //!
 //! The order is a [`Discipline`]: arrival; or the class, and in it the tenants in turn; or the class, and in it the tenants that
-//! have had the least service lately. Who would starve gets a share counted in slot-seconds ([`floor`]). A deadline that cannot
-//! be met refuses at once, and again when its turn comes. When the queue is full, the newest of the lowest class below the
-//! arrival's has to go, or else the newest of a tenant that holds more of the queue. A class that gets nowhere for it is told to stay
+//! have had the least service lately. Who would starve gets a share counted in slot-seconds ([`floor`]), and as
+//! large a share of the queue's places, to be there for it. A deadline that cannot be met refuses at once, and again when its turn
+//! comes. When the queue is full, the newest of the lowest class below the arrival's has to go, or else the newest of a tenant that holds more of the queue. A class that gets nowhere for it is told to stay
 //! away ([`level`]).
 //!
 //! It leaves out what a refusal looks like to a client, waking those who wait, and timers: whoever waits watches its own time, and
@@ -409,22 +409,40 @@ impl<T> Lane<T> {
         if !self.goes_by_class() {
             return Err(Reason::Full);
         }
-        let below = Class::ALL.into_iter().rev();
-        let below = below.take_while(|class| *class > item.class);
-        let newest = |class: Class| Some((class, self.bands[class as usize].newest()?));
         let own = || self.bands[item.class as usize].newest_of_longest(tenant);
-        let (class, id, reason) = match below.filter_map(newest).next() {
-            Some((class, id)) => (class, id, Reason::Class),
+        let (class, id, reason) = match self.gives_way(item.class) {
+            Some((class, id)) if class > item.class => (class, id, Reason::Class),
+            Some((class, id)) => (class, id, Reason::Full),
             None => (item.class, own().ok_or(Reason::Full)?, Reason::Tenant),
         };
         let refusal = self.refusal(reason);
         let displaced = self.bands[class as usize].remove(id);
-        if reason == Reason::Class {
+        if reason != Reason::Tenant {
             self.level.refused(class);
         }
         // The one that it makes room for waits in its place, so that somebody waits all the time.
         self.queued -= usize::from(displaced.is_some());
         Ok(displaced.map(|entry| (refusal, entry.payload)))
+    }
+
+    /// Who has to go for something of this class: the newest of the lowest class below it, or of any other class while its own has
+    /// fewer places than are its due.
+    fn gives_way(&self, to: Class) -> Option<(Class, Id)> {
+        let is_due = self.queued_of(to) < self.places_due(to);
+        let mut lowest_first = Class::ALL.into_iter().rev();
+        let class = lowest_first.find(|class| {
+            let spare = self.queued_of(*class) > self.places_due(*class);
+            spare && (*class > to || is_due && *class != to)
+        })?;
+        Some((class, self.bands[class as usize].newest()?))
+    }
+
+    /// Who is owed a share of the time has to be there when it is given: as large a share of the queue's places, one at least; but
+    /// not more than a quarter of a short queue, so that what matters more finds room.
+    fn places_due(&self, class: Class) -> usize {
+        let places = self.settings.queue_max as usize;
+        let percent = usize::from(floor_percent(&self.settings, class));
+        (places * percent).div_ceil(100).min(places / 4)
     }
 
     /// Who is next, and the level it was found at.

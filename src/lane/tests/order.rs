@@ -407,3 +407,39 @@ fn a_class_that_gets_nowhere_is_told_so_where_the_class_matters() {
     );
     assert_eq!(told_under_overload(Discipline::Fifo), None);
 }
+
+#[test]
+fn a_class_with_a_floor_finds_a_place_in_a_queue_full_of_what_matters_more() {
+    let floors = Floors {
+        batch_percent: 20,
+        ..Floors::default()
+    };
+    let (mut lane, work) = taken(model::Lane {
+        queue_max: 8,
+        floors,
+        ..settings(1, Discipline::Priority)
+    });
+    for id in 0..8 {
+        wait(&mut lane, id, Class::Critical, 1, "critical");
+    }
+    for _ in 0..2 {
+        let pushed = lane.push(10, item(Class::Batch, 2, "batch"));
+        let Pushed::Queued {
+            displaced: Some((refusal, "critical")),
+            ..
+        } = pushed
+        else {
+            panic!("two of eight places are its due: {pushed:?}");
+        };
+        assert_eq!(refusal.reason, Reason::Full);
+    }
+    let third = lane.push(11, item(Class::Batch, 2, "batch"));
+    assert!(matches!(third, Pushed::Refused(..)), "{third:?}");
+    let critical = lane.push(12, item(Class::Critical, 1, "critical"));
+    assert!(
+        matches!(critical, Pushed::Refused(..)),
+        "what is due to others stays theirs: {critical:?}"
+    );
+    assert_eq!(lane.queued_of(Class::Batch), 2);
+    lane.finish(20, work, Outcome::Other);
+}
