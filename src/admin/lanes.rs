@@ -18,8 +18,12 @@ pub struct LaneView {
     pub admits: Option<&'static str>,
     /// The discipline in effect.
     pub discipline: &'static str,
+    /// As it is configured.
+    pub configured: &'static str,
     /// How often `auto` has changed it.
     pub switches: u64,
+    /// Why `auto` last changed it; null where it has not.
+    pub why: Option<String>,
     /// Since the process began.
     pub admitted: u64,
     /// The same, by reason.
@@ -69,7 +73,7 @@ fn row(lane: &LaneView) -> [String; 8] {
     let refused = lane.refused.iter().map(|(reason, count)| (*reason, *count));
     [
         lane.service.clone(),
-        lane.discipline.to_owned(),
+        discipline(lane),
         lane.limit.to_string(),
         lane.in_flight.to_string(),
         parts(waits),
@@ -77,6 +81,14 @@ fn row(lane: &LaneView) -> [String; 8] {
         lane.admitted.to_string(),
         parts(refused),
     ]
+}
+
+/// `mlfq`, or `mlfq (auto)` where that was chosen for it.
+fn discipline(lane: &LaneView) -> String {
+    match lane.configured == lane.discipline {
+        true => lane.discipline.to_owned(),
+        false => format!("{} ({})", lane.discipline, lane.configured),
+    }
 }
 
 /// `7 (batch 5, default 2)`, or `0`.
@@ -106,7 +118,9 @@ mod tests {
             queued: [("default", 2), ("batch", 5), ("critical", 0)].into(),
             admits: Some("default"),
             discipline: "mlfq",
+            configured: "auto",
             switches: 1,
+            why: Some("17 wait for 16 slots".into()),
             admitted: 1_000,
             refused: [("full", 3)].into(),
         }]);
@@ -115,6 +129,7 @@ mod tests {
             lines[0].find("QUEUED"),
             lines[1].find("7 (batch 5, default 2)")
         );
+        assert!(lines[1].contains("  mlfq (auto)  16 "), "{text}");
         assert!(lines[1].contains("  default  1000 "), "{text}");
         assert!(lines[1].ends_with("1000      3 (full 3)"), "{text}");
     }

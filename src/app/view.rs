@@ -101,7 +101,9 @@ pub fn lanes(lanes: &Lanes) -> Vec<LaneView> {
             .into(),
         admits: lane.admits.map(Class::as_str),
         discipline: lane.discipline.as_str(),
-        switches: lane.switches,
+        configured: lane.configured.as_str(),
+        switches: lane.switches.iter().sum(),
+        why: lane.why.clone(),
         admitted: lane.admitted(),
         refused: Reason::ALL
             .map(|reason| (reason.as_str(), lane.refused(reason)))

@@ -131,7 +131,10 @@ pub struct Lane<T> {
     /// When the second under way began.
     second: Nanos,
     switch: Option<Switch>,
-    switches: u64,
+    /// The reason of the last change.
+    why: Option<String>,
+    /// To `mlfq`, and back to `fifo`.
+    switches: [u64; 2],
 }
 
 impl<T> Lane<T> {
@@ -151,7 +154,8 @@ impl<T> Lane<T> {
             used: 0,
             second: now,
             switch: None,
-            switches: 0,
+            why: None,
+            switches: [0; 2],
             settings: settings.clone(),
         };
         lane.set(now, settings);
@@ -205,9 +209,14 @@ impl<T> Lane<T> {
         self.bands[class as usize].len()
     }
 
-    /// How often `auto` has changed the discipline.
-    pub fn switches(&self) -> u64 {
+    /// How often `auto` has changed the discipline: to `mlfq` for a long queue, and back to `fifo` for want of one.
+    pub fn switches(&self) -> [u64; 2] {
         self.switches
+    }
+
+    /// Why `auto` has last changed it.
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 
     /// The last change of discipline, once.
@@ -543,9 +552,10 @@ impl<T> Lane<T> {
     }
 
     fn switched(&mut self, switch: Option<Switch>) {
-        if switch.is_some() {
-            self.switch = switch;
-            self.switches += 1;
+        if let Some(switch) = switch {
+            self.switches[usize::from(switch.to == Discipline::Fifo)] += 1;
+            self.why = Some(switch.reason.clone());
+            self.switch = Some(switch);
             self.file_all();
         }
     }

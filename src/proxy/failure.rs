@@ -181,7 +181,10 @@ impl Failure {
                 "Retry after the time in Retry-After; /clusters of the admin listener shows the circuit.",
             ),
             Failure::Shed { .. } | Failure::NotAdmitted { .. } => (
-                503,
+                match self.shed() {
+                    Some(Reason::Deadline) => 504,
+                    _ => 503,
+                },
                 Flag::LaneShed,
                 "http_request_denied",
                 "Retry after the time in Retry-After; `pillion lanes` at the proxy that refused shows who waits.",
@@ -354,6 +357,9 @@ impl fmt::Display for Failure {
                 write!(f, "invalid answer from {endpoint}: {reason}")
             }
             Failure::UpstreamTimeout { limit, whose } => {
+                if limit.is_zero() {
+                    return write!(f, "no time left, {whose}");
+                }
                 write!(f, "no complete answer within {limit:?}, {whose}")
             }
             Failure::StreamIdle { limit } => write!(f, "nothing moved for {limit:?}"),

@@ -69,9 +69,15 @@ async fn a_terminated_gateway_finishes_what_has_begun() {
         .gateway(|gateway| gateway_to_addresses(&[shop.address], "", gateway))
         .await;
     let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
-    let slow = tokio::spawn(async move { client.get("/slow").await });
+    let slow = tokio::spawn(async move { client.get("/hold").await });
     gateway.has_one_under_way().await;
     gateway.process.terminate();
+    eventually("it is not ready any more", async || {
+        let ready = gateway.admin("/ready").await.ok()?;
+        (ready.status == 503 && ready.body.contains("draining")).then_some(())
+    })
+    .await;
+    shop.release();
     let answer = slow
         .await
         .expect("no panic")

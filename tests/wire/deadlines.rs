@@ -115,7 +115,7 @@ fn a_request_does_not_wait_in_a_lane_for_longer_than_its_caller_for_it() {
     let head = client.read_head();
     assert_eq!(
         (status(&head), field(&head, "x-mesh-shed")),
-        (503, Some("deadline")),
+        (504, Some("deadline")),
         "{head:?}"
     );
 }

@@ -1,6 +1,7 @@
 //! The end of a process, in the order of `design.md` 10: deregister and serve on until peers know, close to others, end what is under way,
 //! close to the application. What makes it end is the loop's to say.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -55,6 +56,7 @@ impl Process {
     /// Ends what is under way, within the drain's deadline.
     pub(super) async fn drain(mut self, bootstrap: &SidecarBootstrap, was_registered: bool) {
         tracing::info!("Draining");
+        self.status.is_draining.store(true, Ordering::Relaxed);
         let timeout = bootstrap.drain.timeout;
         self.end_connections(timeout, was_registered).await;
         let left = self.plane.connections();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use self::status::{Status, lock, none_of, started};
+use self::status::{Status, draining, lock, none_of, started};
 use super::application::Application;
 use super::documents::{Documents, wire_problem};
 use super::doors::Doors;
@@ -355,10 +355,11 @@ impl Process {
         let discovered = discovery.clone();
         let started = Arc::new(started(self.status.clone(), discovery));
         let (ready, obstacles) = (started.clone(), self.application.obstacles());
+        let ends = self.status.clone();
         let current = level.clone();
         admin::State {
             started: Box::new(move || none_of(started())),
-            ready: Box::new(move || none_of([ready(), obstacles()].concat())),
+            ready: Box::new(move || none_of([draining(&ends), ready(), obstacles()].concat())),
             config: Box::new(move || view::snapshot(&lock(&config.snapshot).clone())),
             problems: Box::new(move || {
                 let rejected = discovered.as_ref().and_then(|status| status().rejected);

@@ -18,6 +18,8 @@ pub struct Status {
     pub not_listening: Mutex<Vec<String>>,
     /// Traffic is taken.
     pub is_open: AtomicBool,
+    /// The process ends: others are not taken in any more.
+    pub is_draining: AtomicBool,
     pub leave: Notify,
     pub drain: Notify,
     pub revision: Gauge,
@@ -32,6 +34,7 @@ impl Status {
             refused: Mutex::new(false),
             not_listening: Mutex::default(),
             is_open: AtomicBool::default(),
+            is_draining: AtomicBool::default(),
             leave: Notify::new(),
             drain: Notify::new(),
             revision: metrics.gauge(
@@ -63,6 +66,16 @@ pub fn started(
             reasons.push("what the registry has said is being put into effect".to_owned());
         }
         reasons
+    }
+}
+
+/// What keeps others from being taken in by a process that has started.
+pub fn draining(status: &Status) -> Vec<String> {
+    match status.is_draining.load(Ordering::Relaxed) {
+        true => {
+            vec!["draining: what is under way is ended, and nothing new is taken in".to_owned()]
+        }
+        false => Vec::new(),
     }
 }
 

@@ -125,7 +125,15 @@ impl Oracle {
             Pushed::Queued { id, displaced } => {
                 self.waiting.insert(name, (class, id));
                 if let Some((refusal, of)) = displaced {
-                    assert!(matches!(refusal.reason, Reason::Class | Reason::Tenant));
+                    let (other, _) = self.waiting[&of];
+                    let fits = match refusal.reason {
+                        Reason::Class => other > class,
+                        Reason::Tenant => other == class,
+                        // It has more places than are its due, and the one that came fewer.
+                        Reason::Full => other < class,
+                        Reason::Deadline | Reason::Timeout => false,
+                    };
+                    assert!(fits, "{class:?} for {other:?}: {refusal:?}");
                     self.gone(of);
                 }
             }

@@ -125,7 +125,7 @@ impl Simulation {
                 }
             }
         }
-        self.result.switches = self.lane.switches();
+        self.result.switches = self.lane.switches().iter().sum();
     }
 
     fn at(&mut self, time: Nanos, event: Event) {

@@ -267,7 +267,9 @@ impl Pair {
     /// A place at the endpoint, which has taken so many, and at the service; or which limit is reached, of these two.
     fn try_acquire(&self, endpoint: &AtomicU32, limits: [Overflow; 2]) -> Result<(), Overflow> {
         if !try_increment(endpoint, self.endpoint_max.load(Ordering::Relaxed)) {
-            return Err(limits[0]);
+            // Of two that are reached, the service's says more: no other endpoint would have room.
+            let both = self.service.now() >= self.service.max();
+            return Err(limits[usize::from(both)]);
         }
         if !self.service.try_acquire() {
             endpoint.fetch_sub(1, Ordering::Relaxed);
@@ -292,6 +294,10 @@ pub(super) struct Gauge {
 impl Gauge {
     pub(super) fn set_max(&self, max: u32) {
         self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
     }
 
     pub(super) fn now(&self) -> u32 {

@@ -174,11 +174,10 @@ impl Shared {
         (endpoints * percent / 100).clamp(1, u64::from(u32::MAX)) as u32
     }
 
-    fn set_circuit(&self, circuit: &model::Circuit) {
-        self.limits.set(circuit);
-        self.retry_budget.set(circuit);
-        let breaker = circuit.breaker.as_ref();
-        self.circuit.set(breaker, &self.label, &self.events);
+    fn set_circuit(&self, service: &Service) {
+        self.limits.set(&service.circuit);
+        self.retry_budget.set(&service.circuit);
+        self.circuit.set(service, &self.label, &self.events);
     }
 }
 
@@ -212,7 +211,7 @@ impl Cluster {
             sheds: Word::default(),
             generation: AtomicU64::new(0),
         };
-        shared.set_circuit(&service.circuit);
+        shared.set_circuit(service);
         Arc::new(Self {
             key,
             zone,
@@ -245,7 +244,7 @@ impl Cluster {
     pub fn update_service(&self, service: &Arc<Service>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.service.store(service.clone());
-        self.shared.set_circuit(&service.circuit);
+        self.shared.set_circuit(service);
         self.shared.health_changed();
     }
 

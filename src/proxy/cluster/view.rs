@@ -227,8 +227,12 @@ impl Course {
 
     fn tell_change(self, then: Course, now: u64, shared: &Shared) {
         let (healthy, endpoints) = (self.healthy, self.endpoints);
+        let failover = shared.service.load().failover.clone();
         let tell = |cause, action: &'static str, lasted| {
-            let evidence = format!("{healthy} of {endpoints} endpoints healthy");
+            let mut evidence = format!("{healthy} of {endpoints} endpoints healthy");
+            if let (0, Some(other)) = (healthy, &failover) {
+                evidence.push_str(&format!("; {} takes over", other.service));
+            }
             tracing::info!(service = %shared.label, evidence, "{action}");
             let subject = Subject {
                 service: &shared.label,
@@ -255,7 +259,7 @@ impl Course {
             }
             _ => {}
         }
-        let takes_over = shared.service.load().failover.is_some();
+        let takes_over = failover.is_some();
         if takes_over {
             match (then.healthy, self.healthy) {
                 (1.., 0) => tell(Cause::Health, "Another service takes over", None),

@@ -25,8 +25,12 @@ pub struct LaneReport {
     pub admits: Option<Class>,
     /// The discipline in effect.
     pub discipline: Discipline,
-    /// How often `auto` has changed it.
-    pub switches: u64,
+    /// As it is configured.
+    pub configured: Discipline,
+    /// How often `auto` has changed it, to `mlfq` and to `fifo`.
+    pub switches: [u64; 2],
+    /// Why it last did.
+    pub why: Option<String>,
     shared: Arc<Shared>,
 }
 
@@ -70,7 +74,9 @@ impl Shared {
             queued: Class::ALL.map(|class| queue.queued_of(class)),
             admits: self.slots.word().admits(nanos(Instant::now())),
             discipline: queue.discipline(),
+            configured: queue.settings().discipline,
             switches: queue.switches(),
+            why: queue.why().map(str::to_owned),
             shared: self.clone(),
         }
     }
@@ -102,12 +108,15 @@ impl LaneReport {
             &[service],
             f64::from(self.in_flight),
         );
-        scrape.counter(
-            "pillion_lane_switches_total",
-            "Changes of the discipline by auto.",
-            &[service],
-            self.switches,
-        );
+        let reasons = [("mlfq", "queue"), ("fifo", "room")];
+        for ((to, reason), count) in reasons.into_iter().zip(self.switches) {
+            scrape.counter(
+                "pillion_lane_switches_total",
+                "Changes of the discipline by auto: to mlfq for a queue longer than the slots, to fifo for room.",
+                &[service, ("to", to), ("reason", reason)],
+                count,
+            );
+        }
         scrape.gauge(
             "pillion_lane_discipline",
             "1 for the discipline in effect.",

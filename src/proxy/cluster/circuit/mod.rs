@@ -86,24 +86,25 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Takes a policy over. Where it changes, an open circuit stays open, and what was counted is forgotten.
-    pub(super) fn set(
-        &self,
-        policy: Option<&model::CircuitBreaker>,
-        service: &Arc<str>,
-        events: &Events,
-    ) {
+    /// Takes a service's policy over. Where it changes, an open circuit stays open, and what was counted is forgotten.
+    pub(super) fn set(&self, service: &model::Service, label: &Arc<str>, events: &Events) {
+        let policy = service.circuit.breaker.as_ref();
         let before = self.breaker.load_full();
         let next = match (policy, &before) {
-            (Some(policy), Some(before)) if before.policy == *policy => return,
+            (Some(policy), Some(before)) if before.policy == *policy => Some(before.clone()),
             (Some(policy), before) => Some(Arc::new(CircuitBreaker::new(
                 policy,
-                service,
+                label,
                 events,
                 before.as_deref(),
             ))),
             (None, _) => None,
         };
+        if let Some(next) = &next {
+            let other = service.failover.as_ref();
+            let other = other.map(|other| Arc::new(other.service.clone()));
+            next.takes_over.store(other);
+        }
         self.armed.store(next.is_some(), Ordering::Release);
         self.breaker.store(next);
     }
@@ -136,6 +137,8 @@ pub(super) struct CircuitBreaker {
     opened: AtomicU64,
     transitions: [AtomicU64; Standing::ALL.len()],
     refused: AtomicU64,
+    /// Who gets its requests while it is open.
+    takes_over: ArcSwapOption<model::Name>,
 }
 
 impl CircuitBreaker {
@@ -165,6 +168,7 @@ impl CircuitBreaker {
             opened: copy(|before| &before.opened),
             transitions: std::array::from_fn(transitions),
             refused: copy(|before| &before.refused),
+            takes_over: ArcSwapOption::empty(),
         }
     }
 
@@ -268,6 +272,10 @@ impl CircuitBreaker {
             self.opened.store(now, Ordering::Relaxed);
         }
         let lasts = after.due().saturating_sub(now);
+        let evidence = match &*self.takes_over.load() {
+            Some(other) => format!("{evidence}; {other} takes over"),
+            None => evidence,
+        };
         self.record(cause(reason), evidence, "circuit opened", Some(lasts));
     }
 
