@@ -25,7 +25,7 @@ pub use path::{PathAction, PathNormalization};
 pub use route::{
     Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter, PathMatch,
     PathModifier, QueryMatch, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule,
-    ServiceParent, Timeouts, ValueMatch,
+    ServiceParent, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,

@@ -98,6 +98,28 @@ pub enum Filter {
     ResponseHeaders(HeaderModifier),
     /// Of a rule without backends: the proxy answers.
     RequestRedirect(RequestRedirect),
+    UrlRewrite(UrlRewrite),
+}
+
+impl Filter {
+    /// The `type` it is written with.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Filter::RequestHeaders(_) => "RequestHeaderModifier",
+            Filter::ResponseHeaders(_) => "ResponseHeaderModifier",
+            Filter::RequestRedirect(_) => "RequestRedirect",
+            Filter::UrlRewrite(_) => "URLRewrite",
+        }
+    }
+
+    /// Whether it answers every request in place of a backend.
+    pub fn answers(&self) -> bool {
+        matches!(self, Filter::RequestRedirect(_))
+    }
+
+    pub fn rewrites_path(&self) -> bool {
+        matches!(self, Filter::UrlRewrite(UrlRewrite { path: Some(_), .. }))
+    }
 }
 
 /// Where a client is sent instead. What is None stays as it was asked for; the port follows the standard's rules.
@@ -109,6 +131,13 @@ pub struct RequestRedirect {
     pub port: Option<u16>,
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
+}
+
+/// What backends are asked for instead. What is None stays as the client has asked.
+#[derive(Clone, Debug)]
+pub struct UrlRewrite {
+    pub hostname: Option<Arc<str>>,
+    pub path: Option<PathModifier>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -84,6 +84,10 @@ impl Session {
         } else {
             request.version.as_str()
         };
+        let (authority, path) = match &exchange.asked {
+            Some(asked) => (&asked.authority[..], &asked.path_and_query[..]),
+            None => (request.authority(), request.path_and_query()),
+        };
         log.borrow_mut().write(&access_log::Record {
             start,
             listener: exchange
@@ -96,8 +100,8 @@ impl Session {
             } else {
                 request.method.as_bytes()
             },
-            authority: request.authority(),
-            path: request.path_and_query(),
+            authority,
+            path,
             protocol,
             status: exchange.status,
             flags: exchange.flags,

@@ -17,4 +17,5 @@ mod redirect;
 mod registry;
 mod reload;
 mod retry_storm;
+mod rewrite;
 mod trouble;

@@ -133,8 +133,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
         Some(true) | None => Place::RuleAlone,
     };
     let filters = filters(fields, place, &matches);
-    let answers = |filter: &Filter| matches!(filter, Filter::RequestRedirect(_));
-    let backends = backends(fields, &matches, filters.iter().any(answers));
+    let backends = backends(fields, &matches, &filters);
     let timeouts = fields.optional("timeouts", |cursor| cursor.fields(timeouts));
     let retry = fields.optional("retry", |cursor| {
         cursor.fields(|fields| retry(fields, &matches))
@@ -155,12 +154,15 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
 fn backends(
     fields: &mut Fields<'_, '_>,
     matches: &[RouteMatch],
-    answered: bool,
+    filters: &[Filter],
 ) -> Vec<BackendRef> {
+    let place = Place::Backend {
+        rewritten: filters.iter().any(Filter::rewrites_path),
+    };
     let backends = fields.list("backendRefs", |cursor| {
-        cursor.fields(|fields| backend(fields, matches))
+        cursor.fields(|fields| backend(fields, place, matches))
     });
-    if answered {
+    if filters.iter().any(Filter::answers) {
         return backends;
     }
     if !fields.has("backendRefs") {
@@ -176,10 +178,14 @@ fn backends(
     backends
 }
 
-fn backend(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<BackendRef> {
+fn backend(
+    fields: &mut Fields<'_, '_>,
+    place: Place,
+    matches: &[RouteMatch],
+) -> Option<BackendRef> {
     let reference = service_ref(fields);
     let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
-    let filters = filters(fields, Place::Backend, matches);
+    let filters = filters(fields, place, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
         filters,

@@ -6,16 +6,19 @@
 mod headers;
 mod path;
 mod redirect;
+mod rewrite;
 
 use crate::model;
 use crate::proxy::http::head::{Fields, RequestHead, ResponseHead, Scheme};
 use headers::HeaderModifier;
 use redirect::Redirect;
+use rewrite::Rewrite;
 
 /// The filters of one rule or backend.
 #[derive(Debug, Default)]
 pub struct Chain {
     filters: Box<[Filter]>,
+    rewrites: bool,
 }
 
 #[derive(Debug)]
@@ -23,6 +26,7 @@ enum Filter {
     RequestHeaders(HeaderModifier),
     ResponseHeaders(HeaderModifier),
     Redirect(Redirect),
+    Rewrite(Rewrite),
 }
 
 /// Where a request came in, as far as an answer speaks of it.
@@ -57,14 +61,24 @@ impl Chain {
             model::Filter::RequestRedirect(redirect) => {
                 Filter::Redirect(Redirect::compile(redirect, matches))
             }
+            model::Filter::UrlRewrite(rewrite) => {
+                Filter::Rewrite(Rewrite::compile(rewrite, matches))
+            }
         };
+        let rewrites = |filter: &model::Filter| matches!(filter, model::Filter::UrlRewrite(_));
         Self {
             filters: filters.iter().map(compile).collect(),
+            rewrites: filters.iter().any(rewrites),
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.filters.is_empty()
+    }
+
+    /// Whether backends are asked for something else than the client asks for.
+    pub fn rewrites(&self) -> bool {
+        self.rewrites
     }
 
     /// What the first of the filters that answer says, with what those for responses make of it. Asked where a rule has no
@@ -76,7 +90,7 @@ impl Chain {
                 head: redirect.answer(request, arrival),
                 filter: "RequestRedirect",
             }),
-            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
         });
         let mut answer = Box::new(answers.next()?);
         self.on_response(&mut answer.head.fields);
@@ -88,6 +102,7 @@ impl Chain {
         for filter in &self.filters {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.modify_request(head),
+                Filter::Rewrite(rewrite) => rewrite.modify(head),
                 Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
             }
         }
@@ -97,7 +112,7 @@ impl Chain {
     pub fn on_response(&self, fields: &mut Fields) {
         for filter in &self.filters {
             match filter {
-                Filter::RequestHeaders(_) | Filter::Redirect(_) => {}
+                Filter::RequestHeaders(_) | Filter::Redirect(_) | Filter::Rewrite(_) => {}
                 Filter::ResponseHeaders(modifier) => modifier.modify(fields),
             }
         }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::head::RequestHead;
 use crate::proxy::cluster::EndpointId;
 use crate::telemetry::flags::{Flag, Flags};
 use crate::telemetry::metrics::RequestSeries;
@@ -27,8 +28,15 @@ pub struct Exchange {
     pub service: Option<Arc<str>>,
     pub endpoint: Option<std::net::SocketAddr>,
     pub series: Option<Arc<RequestSeries>>,
+    /// What the client has asked for, where backends are asked for something else.
+    pub asked: Option<Box<Asked>>,
     /// Endpoints that were tried for it.
     pub tried: SmallVec<[EndpointId; 4]>,
+}
+
+pub struct Asked {
+    pub authority: Vec<u8>,
+    pub path_and_query: Vec<u8>,
 }
 
 impl Exchange {
@@ -47,8 +55,20 @@ impl Exchange {
             service: None,
             endpoint: None,
             series: None,
+            asked: None,
             tried: SmallVec::new(),
         }
+    }
+
+    /// Before the first filter rewrites the request.
+    #[cold]
+    pub fn keep_asked(&mut self, request: &RequestHead) {
+        self.asked.get_or_insert_with(|| {
+            Box::new(Asked {
+                authority: request.authority().to_vec(),
+                path_and_query: request.path_and_query().to_vec(),
+            })
+        });
     }
 
     pub fn flag(&mut self, flag: Flag) {

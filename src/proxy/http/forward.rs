@@ -209,6 +209,9 @@ async fn walk<D: Downstream>(
     let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
     let mut pass = plan::enter(session, &mut plan, exchange)?;
     for chain in plan.filters.into_iter().flatten() {
+        if chain.rewrites() {
+            exchange.keep_asked(&scratch.request);
+        }
         chain.on_request(&mut scratch.request);
     }
     let fields = &scratch.request.fields;

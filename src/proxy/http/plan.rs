@@ -96,7 +96,7 @@ fn by_listener<'a>(
     let (rule, by_path) =
         rule_of(found.table.find(&view))?.ok_or(Failure::NoRoute { host: false })?;
     if let Cow::Owned(path) = normal
-        && (wanted.rewrites() || by_path)
+        && (wanted.rewrites() || by_path || rule.rewrites_path())
     {
         forward_normal_path(request, &path)?;
     }
@@ -139,7 +139,8 @@ async fn by_mesh<'a>(
     let view = route::HeadView::new(request, &normal);
     let found = mesh_rule(session, mesh, request, &view)?;
     if let Cow::Owned(path) = normal
-        && (wanted.rewrites() || found.is_some_and(|(_, by_path)| by_path))
+        && (wanted.rewrites()
+            || found.is_some_and(|(rule, by_path)| by_path || rule.rewrites_path()))
     {
         forward_normal_path(request, &path)?;
     }
@@ -201,21 +202,11 @@ fn rule_of(found: Found<'_, Arc<Destination>>) -> Result<Option<(&Rule, bool)>, 
 
 /// What was matched is what is forwarded.
 fn forward_normal_path(request: &mut RequestHead, path: &[u8]) -> Result<(), Failure> {
-    let mut target = path.to_vec();
-    if let Some(query) = request.query() {
-        target.push(b'?');
-        target.extend_from_slice(query);
-    }
-    let authority = request.authority().to_vec();
-    if request.target_form() == TargetForm::Absolute {
-        request.set_authority(&authority);
-    }
-    request
-        .set_target(&target)
-        .map_err(|_| Failure::BadRequest {
-            status: 400,
-            reason: "malformed path",
-        })
+    let set = request.set_path(path);
+    set.map_err(|_| Failure::BadRequest {
+        status: 400,
+        reason: "malformed path",
+    })
 }
 
 fn by_rule<'a>(

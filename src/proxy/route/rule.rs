@@ -95,6 +95,14 @@ impl<T> CompiledRule<T> {
         self.rule().retry.as_ref()
     }
 
+    /// Whether its filters, or those of its backends, make another path of what was matched.
+    pub fn rewrites_path(&self) -> bool {
+        let rule = self.rule();
+        let backends = rule.backends.iter().map(|backend| &backend.filters);
+        let mut filters = std::iter::once(&rule.filters).chain(backends).flatten();
+        filters.any(model::Filter::rewrites_path)
+    }
+
     pub fn pick_backend(&self, rng: &mut fastrand::Rng) -> BackendChoice<'_, T> {
         match self.split.pick(rng).map(|place| &self.backends[place]) {
             Some(Slot::Cluster(backend)) => BackendChoice::Cluster(backend),

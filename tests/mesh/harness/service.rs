@@ -24,7 +24,8 @@ const NAME_VARIABLE: &str = "PILLION_TEST_SERVICE";
 const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 
 /// An application behind the mesh: answers every request with its name, over HTTP/1 and HTTP/2. `/slow` takes a while, `/work/40`
-/// takes 40 ms, and `/hold` takes until [`Service::release`]. `/busy` says that it is at its limit.
+/// takes 40 ms, and `/hold` takes until [`Service::release`]. `/busy` says that it is at its limit. A request with `x-echo` is answered
+/// with itself: method and target, then a line for each field.
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
@@ -290,7 +291,11 @@ async fn answer(
     if let Some(relay) = mood.relay.get() {
         return Ok(relay.answer(&request).await);
     }
-    let mut response = Response::new(Full::from(name));
+    let body = match request.headers().contains_key("x-echo") {
+        true => as_text(&request),
+        false => name,
+    };
+    let mut response = Response::new(Full::from(body));
     if request.uri().path() == "/busy" {
         let says = HeaderValue::from_static(Service::BUSY);
         response.headers_mut().insert("endpoint-load-metrics", says);
@@ -300,4 +305,13 @@ async fn answer(
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)
+}
+
+fn as_text(request: &Request<Incoming>) -> String {
+    let fields = request.headers().iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        format!("{name}: {value}\n")
+    });
+    let fields: String = fields.collect();
+    format!("{} {}\n{fields}", request.method(), request.uri())
 }

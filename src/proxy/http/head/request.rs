@@ -157,6 +157,20 @@ impl RequestHead {
         }
     }
 
+    /// Another path for the same query and authority.
+    pub fn set_path(&mut self, path: &[u8]) -> Result<(), TargetError> {
+        let mut target = path.to_vec();
+        if let Some(query) = self.query() {
+            target.push(b'?');
+            target.extend_from_slice(query);
+        }
+        if self.target.form == TargetForm::Absolute {
+            let authority = self.authority().to_vec();
+            self.set_authority(&authority);
+        }
+        self.set_target(&target)
+    }
+
     pub fn set_scheme(&mut self, scheme: Option<Scheme>) {
         self.scheme = scheme;
     }

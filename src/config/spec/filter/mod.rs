@@ -1,0 +1,117 @@
+//! The filters of a rule or backend: which there are, and which go together. One file for the settings of each.
+
+mod headers;
+mod path;
+mod redirect;
+mod rewrite;
+
+use crate::config::decode::{Cursor, Fields};
+use crate::model::{Filter, RouteMatch};
+
+/// The kinds of filter, and the key that holds each one's settings.
+#[derive(Clone, Copy)]
+enum FilterKind {
+    RequestHeaders,
+    ResponseHeaders,
+    RequestRedirect,
+    UrlRewrite,
+}
+
+/// Where a list of filters stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::config::spec) enum Place {
+    /// In a rule without backends, so that a filter has to answer.
+    RuleAlone,
+    /// In a rule that has backends.
+    Rule,
+    Backend {
+        /// The rule's own filters write another path.
+        rewritten: bool,
+    },
+}
+
+/// The filters of a rule with these matches, or of one of its backends.
+pub(in crate::config::spec) fn filters(
+    fields: &mut Fields<'_, '_>,
+    place: Place,
+    matches: &[RouteMatch],
+) -> Vec<Filter> {
+    let mut read: Vec<Filter> = Vec::new();
+    fields.list("filters", |cursor| {
+        let filter = cursor.fields(|fields| filter(fields, matches))?;
+        fits(cursor, &filter, place, &read)?;
+        read.push(filter);
+        Some(())
+    });
+    read
+}
+
+/// Whether a filter may stand there, and with those before it.
+fn fits(cursor: Cursor<'_>, filter: &Filter, place: Place, before: &[Filter]) -> Option<()> {
+    let kind = std::mem::discriminant(filter);
+    // The standard allows each kind once in a list.
+    if before.iter().any(|one| std::mem::discriminant(one) == kind) {
+        return cursor.error("this type of filter is here already", "write both as one");
+    }
+    if filter.answers() && place != Place::RuleAlone {
+        let message = format!(
+            "{} is answered here, so no backend gets the request",
+            filter.kind()
+        );
+        return cursor.error(message, "leave out `backendRefs`, or write a rule for each");
+    }
+    let excludes = |one: &Filter| match (one, filter) {
+        (Filter::UrlRewrite(_), other) | (other, Filter::UrlRewrite(_)) => other.answers(),
+        _ => false,
+    };
+    if let Some(other) = before.iter().find(|one| excludes(one)) {
+        let message = format!("{} and {} exclude each other", other.kind(), filter.kind());
+        return cursor.error(message, "write a rule for each");
+    }
+    if place == (Place::Backend { rewritten: true }) && filter.rewrites_path() {
+        let message = "the rule itself rewrites the path already";
+        return cursor.error(message, "write it there or here");
+    }
+    Some(())
+}
+
+fn filter(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Filter> {
+    let Some(kind) = fields.required("type", filter_kind) else {
+        fields.ignore_rest();
+        return None;
+    };
+    let headers = |cursor: Cursor<'_>| cursor.fields(headers::header_modifier);
+    match kind {
+        FilterKind::RequestHeaders => fields
+            .required("requestHeaderModifier", headers)
+            .map(Filter::RequestHeaders),
+        FilterKind::ResponseHeaders => fields
+            .required("responseHeaderModifier", headers)
+            .map(Filter::ResponseHeaders),
+        FilterKind::RequestRedirect => fields
+            .required("requestRedirect", |cursor| {
+                cursor.fields(|fields| redirect::redirect(fields, matches))
+            })
+            .map(Filter::RequestRedirect),
+        FilterKind::UrlRewrite => fields
+            .required("urlRewrite", |cursor| {
+                cursor.fields(|fields| rewrite::rewrite(fields, matches))
+            })
+            .map(Filter::UrlRewrite),
+    }
+}
+
+fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
+    match cursor.text()? {
+        "RequestMirror" | "CORS" | "ExtensionRef" | "ExternalAuth" => cursor.error(
+            "this filter is not built yet",
+            "RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect and URLRewrite are",
+        ),
+        _ => cursor.choice(&[
+            ("RequestHeaderModifier", FilterKind::RequestHeaders),
+            ("ResponseHeaderModifier", FilterKind::ResponseHeaders),
+            ("RequestRedirect", FilterKind::RequestRedirect),
+            ("URLRewrite", FilterKind::UrlRewrite),
+        ]),
+    }
+}

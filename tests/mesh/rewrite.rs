@@ -1,0 +1,130 @@
+use std::net::SocketAddr;
+
+use crate::harness::{Client, Mesh, Service, Target};
+
+/// What the client asks of `shop.test`, and what the backend is asked for.
+const PATHS: [(&str, &str); 10] = [
+    ("/old/7?x=/old", "/new/7?x=/old"),
+    ("/old", "/new"),
+    ("/old/", "/new/"),
+    ("/old/../old/./7", "/new/7"),
+    // Nobody climbs out of the prefix that was put before the path.
+    ("/deep/../../old/../old/%2e%2e/old/x", "/new/x"),
+    ("/strip/a//b%2Fc", "/a//b%2Fc"),
+    ("/strip", "/"),
+    ("/full/a?b=c", "/one?b=c"),
+    ("/backend/a", "/chosen/a"),
+    ("/other?a", "/other?a"),
+];
+
+#[tokio::test]
+async fn backends_are_asked_for_another_path() {
+    let mesh = Mesh::new();
+    let service = Service::start("shop").await;
+    let gateway = mesh.gateway(|address| documents(address, &service)).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    for (asked, expected) in PATHS {
+        let seen = seen(&mut client, asked).await;
+        let line = seen.lines().next();
+        assert_eq!(line, Some(&*format!("GET {expected}")), "{asked}");
+        assert!(seen.contains("\nhost: shop.test\n"), "{asked}: {seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_alone_in_its_rule_cannot_be_left_either() {
+    let mesh = Mesh::new();
+    let service = Service::start("shop").await;
+    let gateway = mesh.gateway(|address| documents(address, &service)).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "all.test"));
+    for (asked, expected) in [("/a", "/tenant/a"), ("/../secret", "/tenant/secret")] {
+        let seen = seen(&mut client, asked).await;
+        let line = seen.lines().next();
+        assert_eq!(line, Some(&*format!("GET {expected}")), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn backends_are_asked_as_another_host() {
+    let mesh = Mesh::new();
+    let service = Service::start("shop").await;
+    let gateway = mesh.gateway(|address| documents(address, &service)).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    let seen = seen(&mut client, "/host/a").await;
+    assert!(seen.starts_with("GET /host/a\n"), "{seen}");
+    assert!(seen.contains("\nhost: inner.test\n"), "{seen}");
+    assert!(seen.contains("\nx-forwarded-host: shop.test\n"), "{seen}");
+}
+
+async fn seen(client: &mut Client, path: &str) -> String {
+    let answer = client.get_with(path, &[("x-echo", "1")]).await;
+    answer.expect("the backend answers").body
+}
+
+/// In the form of Kubernetes.
+fn documents(gateway: SocketAddr, service: &Service) -> String {
+    format!(
+        r#"
+kind: Gateway
+name: edge
+address: {}
+listeners: [{{name: http, port: {}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [shop.test]
+  rules:
+    - matches: [{{path: {{type: PathPrefix, value: /old}}}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}
+      backendRefs: [{{name: shop, port: 80}}]
+    - matches: [{{path: {{type: PathPrefix, value: /strip}}}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}
+      backendRefs: [{{name: shop, port: 80}}]
+    - matches: [{{path: {{type: PathPrefix, value: /full}}}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {{path: {{type: ReplaceFullPath, replaceFullPath: /one}}}}
+      backendRefs: [{{name: shop, port: 80}}]
+    - matches: [{{path: {{type: PathPrefix, value: /host}}}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {{hostname: inner.test}}
+      backendRefs: [{{name: shop, port: 80}}]
+    - matches: [{{path: {{type: PathPrefix, value: /backend}}}}]
+      backendRefs:
+        - name: shop
+          port: 80
+          filters:
+            - type: URLRewrite
+              urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /chosen}}}}
+    - backendRefs: [{{name: shop, port: 80}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: all}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [all.test]
+  rules:
+    - filters:
+        - type: URLRewrite
+          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /tenant}}}}
+      backendRefs: [{{name: shop, port: 80}}]
+---
+kind: Service
+name: shop
+ports: [{{port: 80, protocol: http}}]
+endpoints: [{{address: "{}"}}]
+"#,
+        gateway.ip(),
+        gateway.port(),
+        service.address,
+    )
+}
