@@ -24,6 +24,11 @@ pub const HEDGE_EXTRA_PERCENT: u8 = 5;
 pub const BACKEND_WEIGHT: u32 = 1;
 /// Of a redirect, as in the Gateway API.
 pub const REDIRECT_STATUS: u16 = 302;
+/// How long a preflight's answer counts, as in the Gateway API.
+pub const CORS_MAX_AGE_SECONDS: u32 = 5;
+/// As in the Gateway API, so that a proxy is no server of files.
+pub const DIRECT_RESPONSE_BYTES_MAX: usize = 4096;
+pub const DIRECT_RESPONSE_TYPE: &str = "text/plain; charset=utf-8";
 
 // Services
 pub const ENDPOINT_WEIGHT: u32 = 1;

@@ -4,6 +4,7 @@
 //! Endpoints that discovery finds change far more often than documents, so they travel apart from the snapshot,
 //! one service at a time, as an [`EndpointUpdate`].
 
+mod cors;
 mod endpoint;
 mod health;
 mod lane;
@@ -16,6 +17,7 @@ mod sidecar;
 mod snapshot;
 mod virtual_address;
 
+pub use cors::{AnyOf, Cors, OriginHost, OriginPattern};
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
 pub use health::{HealthCheck, HealthProbe};
 pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
@@ -23,9 +25,9 @@ pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalf
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
-    Backend, BackendTarget, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter, PathMatch,
-    PathModifier, QueryMatch, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule,
-    ServiceParent, Timeouts, UrlRewrite, ValueMatch,
+    Backend, BackendTarget, DirectResponse, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter,
+    PathMatch, PathModifier, QueryMatch, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch,
+    Rule, ServiceParent, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterKey, HostPattern, Name};
+use super::{ClusterKey, Cors, HostPattern, Name};
 
 /// An `HTTPRoute`, checked.
 #[derive(Clone, Debug)]
@@ -99,6 +99,9 @@ pub enum Filter {
     /// Of a rule without backends: the proxy answers.
     RequestRedirect(RequestRedirect),
     UrlRewrite(UrlRewrite),
+    Cors(Cors),
+    /// Of a rule without backends: the proxy answers.
+    DirectResponse(DirectResponse),
 }
 
 impl Filter {
@@ -109,12 +112,14 @@ impl Filter {
             Filter::ResponseHeaders(_) => "ResponseHeaderModifier",
             Filter::RequestRedirect(_) => "RequestRedirect",
             Filter::UrlRewrite(_) => "URLRewrite",
+            Filter::Cors(_) => "CORS",
+            Filter::DirectResponse(_) => "DirectResponse",
         }
     }
 
     /// Whether it answers every request in place of a backend.
     pub fn answers(&self) -> bool {
-        matches!(self, Filter::RequestRedirect(_))
+        matches!(self, Filter::RequestRedirect(_) | Filter::DirectResponse(_))
     }
 
     pub fn rewrites_path(&self) -> bool {
@@ -138,6 +143,16 @@ pub struct RequestRedirect {
 pub struct UrlRewrite {
     pub hostname: Option<Arc<str>>,
     pub path: Option<PathModifier>,
+}
+
+/// What the proxy answers itself.
+#[derive(Clone, Debug)]
+pub struct DirectResponse {
+    /// 200..=599.
+    pub status: u16,
+    pub content_type: Arc<str>,
+    /// Empty where the status has none.
+    pub body: Arc<str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,8 @@
 mod application;
 mod canary;
 mod circuit;
+mod cors;
+mod direct_response;
 mod drain;
 mod failover;
 mod faults;

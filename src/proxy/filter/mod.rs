@@ -3,13 +3,20 @@
 //! Filters change heads, and some answer in place of a backend. When that is asked for and how an answer is sent is decided by
 //! the walk of a request, not here.
 
+mod cors;
+mod direct_response;
 mod headers;
 mod path;
 mod redirect;
 mod rewrite;
 
+use std::sync::Arc;
+
 use crate::model;
 use crate::proxy::http::head::{Fields, RequestHead, ResponseHead, Scheme};
+use cors::Cors;
+pub use cors::Grant;
+use direct_response::DirectResponse;
 use headers::HeaderModifier;
 use redirect::Redirect;
 use rewrite::Rewrite;
@@ -18,6 +25,7 @@ use rewrite::Rewrite;
 #[derive(Debug, Default)]
 pub struct Chain {
     filters: Box<[Filter]>,
+    meets: bool,
     rewrites: bool,
 }
 
@@ -27,6 +35,8 @@ enum Filter {
     ResponseHeaders(HeaderModifier),
     Redirect(Redirect),
     Rewrite(Rewrite),
+    Cors(Cors),
+    DirectResponse(DirectResponse),
 }
 
 /// Where a request came in, as far as an answer speaks of it.
@@ -42,8 +52,8 @@ pub struct Arrival {
 /// What a filter answers in place of a backend.
 #[derive(Debug)]
 pub struct FilterAnswer {
-    /// Of an answer without a body.
     pub head: ResponseHead,
+    pub body: Arc<str>,
     /// Which filter, for the log.
     pub filter: &'static str,
 }
@@ -64,10 +74,17 @@ impl Chain {
             model::Filter::UrlRewrite(rewrite) => {
                 Filter::Rewrite(Rewrite::compile(rewrite, matches))
             }
+            model::Filter::Cors(cors) => Filter::Cors(Cors::compile(cors)),
+            model::Filter::DirectResponse(response) => {
+                Filter::DirectResponse(DirectResponse::compile(response))
+            }
         };
+        let meets =
+            |filter: &model::Filter| filter.answers() || matches!(filter, model::Filter::Cors(_));
         let rewrites = |filter: &model::Filter| matches!(filter, model::Filter::UrlRewrite(_));
         Self {
             filters: filters.iter().map(compile).collect(),
+            meets: filters.iter().any(meets),
             rewrites: filters.iter().any(rewrites),
         }
     }
@@ -76,25 +93,58 @@ impl Chain {
         self.filters.is_empty()
     }
 
+    /// Whether [`Chain::grant`] and [`Chain::answer`] may have something to say.
+    pub fn meets(&self) -> bool {
+        self.meets
+    }
+
     /// Whether backends are asked for something else than the client asks for.
     pub fn rewrites(&self) -> bool {
         self.rewrites
     }
 
-    /// What the first of the filters that answer says, with what those for responses make of it. Asked where a rule has no
-    /// backend.
+    /// What every answer to this request is to tell the browser.
+    #[cold]
+    pub fn grant(&self, request: &RequestHead) -> Option<Box<Grant>> {
+        let grant = self.cors()?.grant(request);
+        Some(Box::new(grant))
+    }
+
+    /// What the first of the filters that answer says. A preflight is answered before anything else is, as its request is still to
+    /// come.
     #[cold]
     pub fn answer(&self, request: &RequestHead, arrival: Arrival) -> Option<Box<FilterAnswer>> {
+        if let Some(head) = self.cors().and_then(|cors| cors.answer(request)) {
+            return Some(Box::new(FilterAnswer {
+                head,
+                body: "".into(),
+                filter: "CORS",
+            }));
+        }
         let mut answers = self.filters.iter().filter_map(|filter| match filter {
             Filter::Redirect(redirect) => Some(FilterAnswer {
                 head: redirect.answer(request, arrival),
+                body: "".into(),
                 filter: "RequestRedirect",
             }),
-            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+            Filter::DirectResponse(response) => Some(FilterAnswer {
+                head: response.head(),
+                body: response.body.clone(),
+                filter: "DirectResponse",
+            }),
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Rewrite(_)
+            | Filter::Cors(_) => None,
         });
-        let mut answer = Box::new(answers.next()?);
-        self.on_response(&mut answer.head.fields);
-        Some(answer)
+        answers.next().map(Box::new)
+    }
+
+    fn cors(&self) -> Option<&Cors> {
+        self.filters.iter().find_map(|filter| match filter {
+            Filter::Cors(cors) => Some(cors),
+            _ => None,
+        })
     }
 
     /// On the way up, before an endpoint is chosen.
@@ -103,7 +153,10 @@ impl Chain {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.modify_request(head),
                 Filter::Rewrite(rewrite) => rewrite.modify(head),
-                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+                Filter::ResponseHeaders(_)
+                | Filter::Redirect(_)
+                | Filter::Cors(_)
+                | Filter::DirectResponse(_) => {}
             }
         }
     }
@@ -111,9 +164,8 @@ impl Chain {
     /// On the way down, for the upstream's answers as for those made here.
     pub fn on_response(&self, fields: &mut Fields) {
         for filter in &self.filters {
-            match filter {
-                Filter::RequestHeaders(_) | Filter::Redirect(_) | Filter::Rewrite(_) => {}
-                Filter::ResponseHeaders(modifier) => modifier.modify(fields),
+            if let Filter::ResponseHeaders(modifier) = filter {
+                modifier.modify(fields);
             }
         }
     }

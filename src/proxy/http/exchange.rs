@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::head::RequestHead;
+use super::head::{Fields, RequestHead};
 use crate::proxy::cluster::EndpointId;
+use crate::proxy::filter::Grant;
 use crate::telemetry::flags::{Flag, Flags};
 use crate::telemetry::metrics::RequestSeries;
 
@@ -28,6 +29,8 @@ pub struct Exchange {
     pub service: Option<Arc<str>>,
     pub endpoint: Option<std::net::SocketAddr>,
     pub series: Option<Arc<RequestSeries>>,
+    /// What every answer is to tell the browser.
+    pub grant: Option<Box<Grant>>,
     /// What the client has asked for, where backends are asked for something else.
     pub asked: Option<Box<Asked>>,
     /// Endpoints that were tried for it.
@@ -55,6 +58,7 @@ impl Exchange {
             service: None,
             endpoint: None,
             series: None,
+            grant: None,
             asked: None,
             tried: SmallVec::new(),
         }
@@ -69,6 +73,13 @@ impl Exchange {
                 path_and_query: request.path_and_query().to_vec(),
             })
         });
+    }
+
+    /// Adds what every answer to this request is to tell.
+    pub fn tell(&self, fields: &mut Fields) {
+        if let Some(grant) = &self.grant {
+            grant.tell(fields);
+        }
     }
 
     pub fn flag(&mut self, flag: Flag) {

@@ -150,7 +150,9 @@ async fn end<D: Downstream>(
     ended: Ended,
 ) -> Served {
     let (failure, started) = match ended {
-        Ended::Answered(answer) => return end_answered(down, exchange, &answer).await,
+        Ended::Answered(answer) => {
+            return end_answered(down, &scratch.request, exchange, &answer).await;
+        }
         Ended::Refused(failure) => (failure, false),
         Ended::Cut(failure) => (failure, !down.take_back()),
     };
@@ -172,7 +174,8 @@ async fn end<D: Downstream>(
         return Served::Broken;
     }
     down.decline_body();
-    match respond::refuse(session, down, &scratch.request, &failure).await {
+    let grant = exchange.grant.as_deref();
+    match respond::refuse(session, down, &scratch.request, &failure, grant).await {
         Ok(bytes) => {
             exchange.bytes_out = bytes;
             Served::Done
@@ -183,14 +186,18 @@ async fn end<D: Downstream>(
 
 async fn end_answered<D: Downstream>(
     down: &mut D,
+    request: &RequestHead,
     exchange: &mut Exchange,
     answer: &FilterAnswer,
 ) -> Served {
     exchange.status = answer.head.status;
     exchange.details = format!("the route's filter {} answers", answer.filter);
     down.decline_body();
-    match respond::without_body(down, &answer.head).await {
-        Ok(()) => Served::Done,
+    match respond::answer(down, request, &answer.head, answer.body.as_bytes()).await {
+        Ok(bytes) => {
+            exchange.bytes_out = bytes;
+            Served::Done
+        }
         Err(_) => Served::Broken,
     }
 }
@@ -255,6 +262,7 @@ async fn walk<D: Downstream>(
     if plan.tells_load || load_report::is_in(&scratch.response.fields) {
         load_report::pass(session, &plan, &answered, &mut scratch.response);
     }
+    exchange.tell(&mut scratch.response.fields);
     for chain in plan.filters.into_iter().rev().flatten() {
         chain.on_response(&mut scratch.response.fields);
     }

@@ -13,7 +13,7 @@ use crate::proxy::cluster::Pass;
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Role, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
-use crate::proxy::filter::Arrival;
+use crate::proxy::filter::{Arrival, Chain, FilterAnswer};
 use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners};
 use crate::proxy::session::Session;
 
@@ -217,6 +217,11 @@ fn by_rule<'a>(
 ) -> Result<Plan<'a>, Ended> {
     exchange.route = Some(rule.label.clone());
     exchange.series = Some(rule.requests.clone());
+    if rule.filters.meets()
+        && let Some(answer) = meet(session, &rule.filters, request, exchange)
+    {
+        return Err(answered(answer, exchange, &[&rule.filters]));
+    }
     let backend = match rule.pick_backend(&mut session.worker.rng.borrow_mut()) {
         BackendChoice::Cluster(backend) => backend,
         BackendChoice::Invalid(reason) => {
@@ -225,10 +230,16 @@ fn by_rule<'a>(
             }
             .into());
         }
-        BackendChoice::None => return Err(answer_of(session, rule, request)),
+        BackendChoice::None => return Err(Failure::NoBackend.into()),
     };
     exchange.series = Some(backend.requests.clone());
     exchange.service = Some(backend.target.label.clone());
+    if backend.filters.meets()
+        && let Some(answer) = meet(session, &backend.filters, request, exchange)
+    {
+        let passed = [&backend.filters, &rule.filters];
+        return Err(answered(answer, exchange, &passed));
+    }
     Ok(Plan {
         destination: backend.target.clone(),
         filters: [Some(&rule.filters), Some(&backend.filters)]
@@ -245,9 +256,17 @@ fn by_rule<'a>(
     })
 }
 
-/// What a rule without a backend answers.
+/// What filters answer in place of a backend; and what they say that every answer is to tell.
 #[cold]
-fn answer_of(session: &Session, rule: &Rule, request: &RequestHead) -> Ended {
+fn meet(
+    session: &Session,
+    filters: &Chain,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> Option<Box<FilterAnswer>> {
+    if let Some(grant) = filters.grant(request) {
+        exchange.grant = Some(grant);
+    }
     let scheme = match session.tls {
         true => Scheme::Https,
         false => Scheme::Http,
@@ -257,10 +276,17 @@ fn answer_of(session: &Session, rule: &Rule, request: &RequestHead) -> Ended {
         port: port_asked_for(session, request),
         host: session.local.ip(),
     };
-    match rule.filters.answer(request, arrival) {
-        Some(answer) => Ended::Answered(answer),
-        None => Failure::NoBackend.into(),
+    filters.answer(request, arrival)
+}
+
+/// An answer goes back through the same filters as one of a backend.
+#[cold]
+fn answered(mut answer: Box<FilterAnswer>, exchange: &Exchange, passed: &[&Chain]) -> Ended {
+    exchange.tell(&mut answer.head.fields);
+    for chain in passed {
+        chain.on_response(&mut answer.head.fields);
     }
+    Ended::Answered(answer)
 }
 
 /// A gateway's listener has one; a sidecar's caller means that of the service.

@@ -8,17 +8,23 @@ use super::downstream::Downstream;
 use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use super::{admitted, undelivered};
 use crate::proxy::failure::Failure;
+use crate::proxy::filter::Grant;
 use crate::proxy::session::Session;
 
-/// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text.
+/// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text. Browsers are told by `grant` that
+/// the script may read it.
 pub async fn refuse(
     session: &Session,
     down: &mut impl Downstream,
     request: &RequestHead,
     failure: &Failure,
+    grant: Option<&Grant>,
 ) -> Result<u64, Cut> {
     let answer = failure.answer();
     let mut head = ResponseHead::new(answer.status);
+    if let Some(grant) = grant {
+        grant.tell(&mut head.fields);
+    }
     if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
         if let Failure::Shed {
@@ -81,25 +87,34 @@ pub async fn refuse(
         head.fields
             .push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
-    let length = body.len() as u64;
-    head.fields
-        .push(b"content-length", length.to_string().as_bytes());
-    down.send_head(&head, Size::Exact(length))?;
-    if request.method != Method::Head {
-        let mut rest = body.as_bytes();
-        while !rest.is_empty() {
-            let count = poll_fn(|cx| down.poll_write(cx, rest)).await?;
-            rest = &rest[count..];
-        }
-    }
-    poll_fn(|cx| down.poll_finish(cx, None)).await?;
-    Ok(length)
+    let length = body.len().to_string();
+    head.fields.push(b"content-length", length.as_bytes());
+    self::answer(down, request, &head, body.as_bytes()).await
 }
 
-/// Writes an answer that is a head only.
-pub async fn without_body(down: &mut impl Downstream, head: &ResponseHead) -> Result<(), Cut> {
-    down.send_head(head, Size::None)?;
-    poll_fn(|cx| down.poll_finish(cx, None)).await
+/// Writes an answer that is whole, with its length in the head. Says how many bytes the body has.
+pub async fn answer(
+    down: &mut impl Downstream,
+    request: &RequestHead,
+    head: &ResponseHead,
+    body: &[u8],
+) -> Result<u64, Cut> {
+    let has_body = !matches!(head.status, 204 | 304);
+    let size = match has_body {
+        true => Size::Exact(body.len() as u64),
+        false => Size::None,
+    };
+    down.send_head(head, size)?;
+    let mut rest = match request.method {
+        Method::Head => &[],
+        _ => body,
+    };
+    while !rest.is_empty() {
+        let count = poll_fn(|cx| down.poll_write(cx, rest)).await?;
+        rest = &rest[count..];
+    }
+    poll_fn(|cx| down.poll_finish(cx, None)).await?;
+    Ok(body.len() as u64)
 }
 
 /// Ends a gRPC answer that broke off with trailers that say so, where there is a way to send them.

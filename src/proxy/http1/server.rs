@@ -186,7 +186,7 @@ async fn refuse(
     let limit = Instant::now() + LINGER;
     if let Ok(Ok(bytes)) = tokio::time::timeout_at(
         limit,
-        respond::refuse(session, &mut down, &scratch.request, &failure),
+        respond::refuse(session, &mut down, &scratch.request, &failure, None),
     )
     .await
     {

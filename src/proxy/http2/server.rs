@@ -308,7 +308,7 @@ async fn refuse(
     exchange.status = 400;
     exchange.flag(failure.answer().flag);
     exchange.details = reason.to_owned();
-    let _ = respond::refuse(session, down, request, &failure).await;
+    let _ = respond::refuse(session, down, request, &failure, None).await;
     down.decline_body();
     session.finish(&exchange, request);
 }

@@ -80,7 +80,7 @@ impl Client {
         self.send_with(method, path, &[], body).await
     }
 
-    async fn send_with(
+    pub async fn send_with(
         &mut self,
         method: Method,
         path: &str,

@@ -1,5 +1,7 @@
 //! The filters of a rule or backend: which there are, and which go together. One file for the settings of each.
 
+mod cors;
+mod direct_response;
 mod headers;
 mod path;
 mod redirect;
@@ -15,6 +17,8 @@ enum FilterKind {
     ResponseHeaders,
     RequestRedirect,
     UrlRewrite,
+    Cors,
+    DirectResponse,
 }
 
 /// Where a list of filters stands.
@@ -60,10 +64,9 @@ fn fits(cursor: Cursor<'_>, filter: &Filter, place: Place, before: &[Filter]) ->
         );
         return cursor.error(message, "leave out `backendRefs`, or write a rule for each");
     }
-    let excludes = |one: &Filter| match (one, filter) {
-        (Filter::UrlRewrite(_), other) | (other, Filter::UrlRewrite(_)) => other.answers(),
-        _ => false,
-    };
+    // Two that answer, or one and a rewrite for the backend that is not asked.
+    let decides = |one: &Filter| one.answers() || matches!(one, Filter::UrlRewrite(_));
+    let excludes = |one: &Filter| decides(one) && decides(filter);
     if let Some(other) = before.iter().find(|one| excludes(one)) {
         let message = format!("{} and {} exclude each other", other.kind(), filter.kind());
         return cursor.error(message, "write a rule for each");
@@ -98,20 +101,32 @@ fn filter(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Filter>
                 cursor.fields(|fields| rewrite::rewrite(fields, matches))
             })
             .map(Filter::UrlRewrite),
+        FilterKind::Cors => fields
+            .required("cors", |cursor| {
+                cursor.fields(|fields| cors::cors(fields, matches))
+            })
+            .map(Filter::Cors),
+        FilterKind::DirectResponse => fields
+            .required("directResponse", |cursor| {
+                cursor.fields(direct_response::direct_response)
+            })
+            .map(Filter::DirectResponse),
     }
 }
 
 fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
     match cursor.text()? {
-        "RequestMirror" | "CORS" | "ExtensionRef" | "ExternalAuth" => cursor.error(
+        "RequestMirror" | "ExtensionRef" | "ExternalAuth" => cursor.error(
             "this filter is not built yet",
-            "RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect and URLRewrite are",
+            "RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite, CORS and DirectResponse are",
         ),
         _ => cursor.choice(&[
             ("RequestHeaderModifier", FilterKind::RequestHeaders),
             ("ResponseHeaderModifier", FilterKind::ResponseHeaders),
             ("RequestRedirect", FilterKind::RequestRedirect),
             ("URLRewrite", FilterKind::UrlRewrite),
+            ("CORS", FilterKind::Cors),
+            ("DirectResponse", FilterKind::DirectResponse),
         ]),
     }
 }

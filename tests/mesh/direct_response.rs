@@ -1,0 +1,87 @@
+use std::net::SocketAddr;
+
+use crate::harness::{Client, Mesh, Target};
+
+/// Method, path, and the answer: status, body, and what the head says of its length and type.
+type Row = (
+    &'static str,
+    &'static str,
+    u16,
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+);
+
+const ANSWERS: [Row; 6] = [
+    ("GET", "/body", 200, "Hello.\n", Some("7"), PLAIN),
+    ("POST", "/body", 200, "Hello.\n", Some("7"), PLAIN),
+    ("HEAD", "/body", 200, "", Some("7"), PLAIN),
+    ("GET", "/no-body", 204, "", None, None),
+    ("GET", "/forbidden", 403, "", Some("0"), None),
+    (
+        "GET",
+        "/json",
+        503,
+        r#"{"soon":true}"#,
+        Some("13"),
+        Some("application/json"),
+    ),
+];
+
+const PLAIN: Option<&str> = Some("text/plain; charset=utf-8");
+
+#[tokio::test]
+async fn the_proxy_answers_what_the_route_says_and_the_connection_stays() {
+    let mesh = Mesh::new();
+    let gateway = mesh.gateway(documents).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    for (method, path, status, body, length, content_type) in ANSWERS {
+        let method = method.parse().expect("a method");
+        let answer = client.send(method, path, "").await;
+        let answer = answer.expect("the gateway answers");
+        assert_eq!((answer.status, &*answer.body), (status, body), "{path}");
+        let field = |name: &str| Some(answer.headers.get(name)?.to_str().expect("ASCII"));
+        assert_eq!(field("content-length"), length, "{path}");
+        assert_eq!(field("content-type"), content_type, "{path}");
+        assert_eq!(field("proxy-status"), None, "{path}");
+        assert_eq!(field("connection"), None, "{path}");
+    }
+}
+
+/// In the form of Kubernetes.
+fn documents(gateway: SocketAddr) -> String {
+    let answers = [
+        ("/body", r#"statusCode: 200, body: {string: "Hello.\n"}"#),
+        ("/no-body", "statusCode: 204"),
+        ("/forbidden", "statusCode: 403"),
+        (
+            "/json",
+            r#"statusCode: 503, contentType: application/json, body: {string: '{"soon":true}'}"#,
+        ),
+    ];
+    let rules = answers.map(|(path, answer)| {
+        format!(
+            "    - matches: [{{path: {{type: Exact, value: {path}}}}}]\n      \
+             filters: [{{type: DirectResponse, directResponse: {{{answer}}}}}]\n"
+        )
+    });
+    format!(
+        r#"
+kind: Gateway
+name: edge
+address: {}
+listeners: [{{name: http, port: {}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [shop.test]
+  rules:
+{}"#,
+        gateway.ip(),
+        gateway.port(),
+        rules.concat()
+    )
+}
