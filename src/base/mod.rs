@@ -1,6 +1,8 @@
-//! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off, the latest events.
+//! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off, token
+//! buckets, the latest events.
 
 pub mod backoff;
+pub mod buckets;
 pub mod buffer;
 pub mod cidr;
 pub mod descriptors;

@@ -28,6 +28,8 @@ pub const REDIRECT_STATUS: u16 = 302;
 pub const CORS_MAX_AGE_SECONDS: u32 = 5;
 /// As in the Gateway API, so that a proxy is no server of files.
 pub const DIRECT_RESPONSE_BYTES_MAX: usize = 4096;
+/// The longest that a request is delayed on purpose.
+pub const FAULT_DELAY_MAX: Duration = Duration::from_secs(60);
 pub const DIRECT_RESPONSE_TYPE: &str = "text/plain; charset=utf-8";
 
 // Services

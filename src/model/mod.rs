@@ -25,9 +25,10 @@ pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalf
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
-    Backend, BackendTarget, DirectResponse, Filter, HeaderMatch, HeaderModifier, Hedge, HedgeAfter,
-    PathMatch, PathModifier, QueryMatch, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch,
-    Rule, ServiceParent, Timeouts, UrlRewrite, ValueMatch,
+    Backend, BackendTarget, DirectResponse, Fault, FaultInjection, Filter, HeaderMatch,
+    HeaderModifier, Hedge, HedgeAfter, PathMatch, PathModifier, QueryMatch, RateLimit,
+    RateLimitKey, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule, ServiceParent,
+    Timeouts, UrlRewrite, ValueMatch, What,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, Outlier, Policy, Port, Protocol, Service,

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::buckets::Buckets;
+
 use super::{ClusterKey, Cors, HostPattern, Name};
 
 /// An `HTTPRoute`, checked.
@@ -102,6 +104,10 @@ pub enum Filter {
     Cors(Cors),
     /// Of a rule without backends: the proxy answers.
     DirectResponse(DirectResponse),
+    FaultInjection(FaultInjection),
+    RateLimit(RateLimit),
+    /// The longest body of a request, in bytes.
+    RequestSizeLimit(u64),
 }
 
 impl Filter {
@@ -114,6 +120,9 @@ impl Filter {
             Filter::UrlRewrite(_) => "URLRewrite",
             Filter::Cors(_) => "CORS",
             Filter::DirectResponse(_) => "DirectResponse",
+            Filter::FaultInjection(_) => "FaultInjection",
+            Filter::RateLimit(_) => "RateLimit",
+            Filter::RequestSizeLimit(_) => "RequestSizeLimit",
         }
     }
 
@@ -153,6 +162,46 @@ pub struct DirectResponse {
     pub content_type: Arc<str>,
     /// Empty where the status has none.
     pub body: Arc<str>,
+}
+
+/// Troubles made on purpose, to see what callers make of them.
+#[derive(Clone, Debug)]
+pub struct FaultInjection {
+    pub delay: Option<Fault<Duration>>,
+    /// The status that a request is refused with, 400..=599.
+    pub abort: Option<Fault<u16>>,
+}
+
+/// A trouble and who meets it.
+#[derive(Clone, Debug)]
+pub struct Fault<T> {
+    pub what: What<T>,
+    /// Of requests, 0 to 100.
+    pub percent: f64,
+}
+
+#[derive(Clone, Debug)]
+pub enum What<T> {
+    Fixed(T),
+    /// The request says it itself in this field; without it nothing happens.
+    Said(Arc<str>),
+}
+
+/// How many requests come through. The buckets are shared by all workers, and stay while the document stays as it is.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    pub key: RateLimitKey,
+    pub buckets: Arc<Buckets>,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RateLimitKey {
+    All,
+    /// Those with the same value of this field; those without it together.
+    Header(Arc<str>),
+    /// Those of one client's address.
+    Source,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

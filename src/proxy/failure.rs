@@ -21,6 +21,12 @@ pub enum Failure {
     RequestTimeout,
     /// The client left before its answer was complete.
     ClientGone,
+    /// The route's rate limit is reached; the next request may come after `wait`.
+    RateLimited { wait: Duration },
+    /// The request's body is longer than the route allows.
+    BodyTooLarge { max: u64 },
+    /// The route refuses requests on purpose.
+    FaultInjected { status: u16 },
     /// No route matches the request's host, or no rule of those that do.
     NoRoute { host: bool },
     /// HTTP/2 over TLS: the authority belongs to another listener than the one the connection's SNI chose.
@@ -137,6 +143,24 @@ impl Failure {
                 Flag::DownstreamTermination,
                 "connection_terminated",
                 "Nothing: the client left.",
+            ),
+            Failure::RateLimited { .. } => (
+                429,
+                Flag::RateLimited,
+                "http_request_denied",
+                "Come again after the time in Retry-After; the limit is a RateLimit filter of the route.",
+            ),
+            Failure::BodyTooLarge { .. } => (
+                413,
+                Flag::DownstreamProtocolError,
+                "http_request_error",
+                "Send less; the limit is a RequestSizeLimit filter of the route.",
+            ),
+            Failure::FaultInjected { status } => (
+                *status,
+                Flag::FaultAbort,
+                "http_request_denied",
+                "Nothing is wrong: a FaultInjection filter of the route refuses requests on purpose.",
             ),
             Failure::NoRoute { .. } => (
                 404,
@@ -273,6 +297,7 @@ impl Failure {
         match self {
             Failure::Shed { refusal, .. } => Some(refusal.retry_after.as_secs()),
             Failure::NotAdmitted { .. } => Some(lane::HOLDS.as_secs()),
+            Failure::RateLimited { wait } => Some((wait.as_millis() as u64).div_ceil(1_000).max(1)),
             Failure::CircuitOpen { open, .. } => {
                 let left = open.left.unwrap_or_default();
                 Some((left.as_millis() as u64).div_ceil(1_000).max(1))
@@ -295,6 +320,8 @@ impl Failure {
         match self {
             Failure::NoRoute { .. } | Failure::Misdirected => 12,
             Failure::BadRequest { .. } => 13,
+            Failure::RateLimited { .. } | Failure::BodyTooLarge { .. } => 8,
+            Failure::FaultInjected { status } => grpc_status_of(*status),
             Failure::ClientGone => 1,
             Failure::UpstreamTimeout { .. }
             | Failure::StreamIdle { .. }
@@ -312,6 +339,14 @@ impl fmt::Display for Failure {
             Failure::BadRequest { reason, .. } => write!(f, "bad request: {reason}"),
             Failure::RequestTimeout => f.write_str("the request did not arrive in time"),
             Failure::ClientGone => f.write_str("the client left"),
+            Failure::RateLimited { .. } => f.write_str("the route's rate limit is reached"),
+            Failure::BodyTooLarge { max } => {
+                write!(
+                    f,
+                    "the request's body is longer than the {max} bytes that the route allows"
+                )
+            }
+            Failure::FaultInjected { .. } => f.write_str("a fault is injected"),
             Failure::NoRoute { host: false } => f.write_str("no route for this host"),
             Failure::NoRoute { host: true } => f.write_str("no rule of this host's routes matches"),
             Failure::Misdirected => {
@@ -366,6 +401,19 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+/// "HTTP to gRPC Status Code Mapping" of gRPC.
+fn grpc_status_of(status: u16) -> u8 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 /// How a connection to an upstream was lost.
 fn lost(reset: bool) -> Flag {
     match reset {

@@ -61,6 +61,27 @@ impl Session {
         }
     }
 
+    /// The client: the peer, or the one that a trusted peer forwards for, which is the last of `X-Forwarded-For` that is not
+    /// trusted itself.
+    pub fn source(&self, request: &RequestHead) -> IpAddr {
+        if !self.trusted {
+            return self.peer.ip();
+        }
+        let networks = &self.worker.settings.trusted_networks;
+        let mut forwarded: Vec<_> = request.fields.get_all(Known::XForwardedFor).collect();
+        forwarded.reverse();
+        let listed = forwarded
+            .iter()
+            .flat_map(|list| list.rsplit(|byte| *byte == b','));
+        let addresses = listed.map_while(|text| {
+            let text = std::str::from_utf8(text).ok()?.trim();
+            text.parse::<IpAddr>().ok()
+        });
+        let is_trusted = |address: &IpAddr| networks.iter().any(|network| network.has(*address));
+        let mut clients = addresses.filter(|address| !is_trusted(address));
+        clients.next().unwrap_or(self.peer.ip())
+    }
+
     /// A request has arrived. The wall clock is read only for those who log.
     pub fn begin(&self) -> Exchange {
         Exchange::new(

@@ -50,6 +50,10 @@ flags! {
     LocalReset = "LR",
     /// A rate limit refused the request.
     RateLimited = "RL",
+    /// A fault was injected: the request was refused.
+    FaultAbort = "FI",
+    /// A fault was injected: the request was delayed.
+    FaultDelay = "DI",
     /// The downstream client went away before the answer's end.
     DownstreamTermination = "DC",
     /// The time the request was given is over.

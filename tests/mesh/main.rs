@@ -20,4 +20,5 @@ mod registry;
 mod reload;
 mod retry_storm;
 mod rewrite;
+mod route_limits;
 mod trouble;

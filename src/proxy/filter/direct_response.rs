@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::FilterAnswer;
 use crate::model;
 use crate::proxy::http::head::ResponseHead;
 
@@ -9,7 +10,7 @@ use crate::proxy::http::head::ResponseHead;
 #[derive(Debug)]
 pub struct DirectResponse {
     head: ResponseHead,
-    pub body: Arc<str>,
+    body: Arc<str>,
 }
 
 impl DirectResponse {
@@ -30,7 +31,11 @@ impl DirectResponse {
         }
     }
 
-    pub fn head(&self) -> ResponseHead {
-        self.head.clone()
+    pub fn answer(&self) -> FilterAnswer {
+        FilterAnswer {
+            head: self.head.clone(),
+            body: self.body.clone(),
+            filter: "DirectResponse",
+        }
     }
 }

@@ -299,7 +299,7 @@ impl Attempt<'_> {
             }
             Cut::Unseen if self.fresh => Some((Outcome::Cancelled, Again::Elsewhere)),
             Cut::Unseen => Some((Outcome::Cancelled, Again::Fresh)),
-            Cut::Gone(_) | Cut::Reset(_) | Cut::Malformed(_) => None,
+            Cut::Gone(_) | Cut::Reset(_) | Cut::Malformed(_) | Cut::TooLarge { .. } => None,
         };
         if let Some((outcome, again)) = unprocessed.filter(|_| replay.is_possible()) {
             return Failed {
@@ -383,6 +383,7 @@ pub fn client_failure(cut: Cut) -> Ended {
             status: 400,
             reason,
         }),
+        Cut::TooLarge { max } => Ended::Refused(Failure::BodyTooLarge { max }),
         Cut::Gone(_) | Cut::Reset(_) | Cut::Unseen => Ended::Refused(Failure::ClientGone),
     }
 }

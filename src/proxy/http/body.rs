@@ -29,6 +29,8 @@ pub enum Cut {
     Unseen,
     /// The peer's framing is invalid.
     Malformed(&'static str),
+    /// It is longer than it may be.
+    TooLarge { max: u64 },
 }
 
 impl Cut {
@@ -37,7 +39,7 @@ impl Cut {
         match self {
             Cut::Gone(error) => error.kind() == io::ErrorKind::ConnectionReset,
             Cut::Reset(_) | Cut::Unseen => true,
-            Cut::Malformed(_) => false,
+            Cut::Malformed(_) | Cut::TooLarge { .. } => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The facts of one request and its answer, gathered for the access log and the metrics. It observes; it decides nothing.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -31,6 +31,8 @@ pub struct Exchange {
     pub series: Option<Arc<RequestSeries>>,
     /// What every answer is to tell the browser.
     pub grant: Option<Box<Grant>>,
+    /// How long the request is held back on purpose.
+    pub delay: Option<Duration>,
     /// What the client has asked for, where backends are asked for something else.
     pub asked: Option<Box<Asked>>,
     /// Endpoints that were tried for it.
@@ -59,6 +61,7 @@ impl Exchange {
             endpoint: None,
             series: None,
             grant: None,
+            delay: None,
             asked: None,
             tried: SmallVec::new(),
         }

@@ -18,7 +18,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::tries::{self, Answered};
-use super::{admission, admitted, headers, load_report, plan, respond, tunnel};
+use super::{admission, admitted, headers, load_report, pause, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
@@ -68,6 +68,15 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// The longest body of a request, in bytes.
+    pub fn body_max(&self) -> u64 {
+        let chains = self.filters.iter().flatten();
+        chains
+            .map(|chain| chain.body_max())
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
     /// gRPC streams and upgraded connections may be silent for as long as they like.
     pub fn idle_limit(&self, settings: &Settings) -> Option<Duration> {
         (!self.grpc && !self.upgrade).then_some(settings.stream_idle_timeout)
@@ -223,6 +232,10 @@ async fn walk<D: Downstream>(
     }
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
+    if let Some(delay) = exchange.delay {
+        exchange.flag(Flag::FaultDelay);
+        Box::pin(pause::until(exchange.start + delay, &plan, down)).await?;
+    }
     let lane = plan.lane.or(plan.destination.lane.as_ref());
     let slot = match lane {
         Some(lane) => {
@@ -385,6 +398,7 @@ async fn relay<D: Downstream>(
 
 fn client_cut(cut: Cut) -> Failure {
     match cut {
+        Cut::TooLarge { max } => Failure::BodyTooLarge { max },
         Cut::Malformed(reason) => Failure::BadRequest {
             status: 400,
             reason,

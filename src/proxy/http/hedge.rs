@@ -288,7 +288,7 @@ impl<'a> Runner<'a> {
                 }
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(cut) => {
-                    let nothing = Replay::new(0);
+                    let nothing = Replay::of_nothing();
                     let failed = self.attempt.broken(upstream, cut, &nothing, &self.lease);
                     return Poll::Ready(Err(Stopped::Failed(failed)));
                 }
@@ -302,7 +302,7 @@ impl<'a> Runner<'a> {
         if let Some(missed) = self.deadline {
             ready!(down.timer().poll(cx, missed.at));
             self.cut();
-            return Poll::Ready(self.attempt.missed(missed, &Replay::new(0)));
+            return Poll::Ready(self.attempt.missed(missed, &Replay::of_nothing()));
         }
         let Some(limit) = plan.idle_limit(&session.worker.settings) else {
             return Poll::Pending;

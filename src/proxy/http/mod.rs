@@ -12,6 +12,7 @@ pub mod head;
 pub mod headers;
 pub mod hedge;
 pub mod load_report;
+mod pause;
 pub mod plan;
 pub mod repeats;
 pub mod replay;

@@ -9,11 +9,11 @@ use super::head::{Known, RequestHead, Scheme, TargetForm};
 use super::respond;
 use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::by_address;
-use crate::proxy::cluster::Pass;
+use crate::proxy::cluster::{Pass, nanos};
 use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Role, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
-use crate::proxy::filter::{Arrival, Chain, FilterAnswer};
+use crate::proxy::filter::{Arrival, Chain, Verdict, Visit};
 use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners};
 use crate::proxy::session::Session;
 
@@ -217,10 +217,8 @@ fn by_rule<'a>(
 ) -> Result<Plan<'a>, Ended> {
     exchange.route = Some(rule.label.clone());
     exchange.series = Some(rule.requests.clone());
-    if rule.filters.meets()
-        && let Some(answer) = meet(session, &rule.filters, request, exchange)
-    {
-        return Err(answered(answer, exchange, &[&rule.filters]));
+    if rule.filters.meets() {
+        meet(session, &[&rule.filters], request, exchange)?;
     }
     let backend = match rule.pick_backend(&mut session.worker.rng.borrow_mut()) {
         BackendChoice::Cluster(backend) => backend,
@@ -234,11 +232,9 @@ fn by_rule<'a>(
     };
     exchange.series = Some(backend.requests.clone());
     exchange.service = Some(backend.target.label.clone());
-    if backend.filters.meets()
-        && let Some(answer) = meet(session, &backend.filters, request, exchange)
-    {
-        let passed = [&backend.filters, &rule.filters];
-        return Err(answered(answer, exchange, &passed));
+    if backend.filters.meets() {
+        let way = [&backend.filters, &rule.filters];
+        meet(session, &way, request, exchange)?;
     }
     Ok(Plan {
         destination: backend.target.clone(),
@@ -256,37 +252,42 @@ fn by_rule<'a>(
     })
 }
 
-/// What filters answer in place of a backend; and what they say that every answer is to tell.
+/// Lets the first of these filters meet the request. What they answer in place of a backend goes back through all of them, as what
+/// a backend answers would.
 #[cold]
 fn meet(
     session: &Session,
-    filters: &Chain,
+    filters: &[&Chain],
     request: &RequestHead,
     exchange: &mut Exchange,
-) -> Option<Box<FilterAnswer>> {
-    if let Some(grant) = filters.grant(request) {
-        exchange.grant = Some(grant);
-    }
-    let scheme = match session.tls {
-        true => Scheme::Https,
-        false => Scheme::Http,
+) -> Result<(), Ended> {
+    let visit = Visit {
+        arrival: Arrival {
+            scheme: match session.tls {
+                true => Scheme::Https,
+                false => Scheme::Http,
+            },
+            port: port_asked_for(session, request),
+            host: session.local.ip(),
+        },
+        source: session.source(request),
+        now: nanos(exchange.start),
+        rng: &session.worker.rng,
     };
-    let arrival = Arrival {
-        scheme,
-        port: port_asked_for(session, request),
-        host: session.local.ip(),
-    };
-    filters.answer(request, arrival)
-}
-
-/// An answer goes back through the same filters as one of a backend.
-#[cold]
-fn answered(mut answer: Box<FilterAnswer>, exchange: &Exchange, passed: &[&Chain]) -> Ended {
-    exchange.tell(&mut answer.head.fields);
-    for chain in passed {
-        chain.on_response(&mut answer.head.fields);
+    let met = filters[0].meet(request, &visit);
+    exchange.grant = met.grant.or(exchange.grant.take());
+    exchange.delay = met.delay.max(exchange.delay);
+    match met.verdict {
+        None => Ok(()),
+        Some(Verdict::Refuse(failure)) => Err(failure.into()),
+        Some(Verdict::Answer(mut answer)) => {
+            exchange.tell(&mut answer.head.fields);
+            for chain in filters {
+                chain.on_response(&mut answer.head.fields);
+            }
+            Err(Ended::Answered(answer))
+        }
     }
-    Ended::Answered(answer)
 }
 
 /// A gateway's listener has one; a sidecar's caller means that of the service.

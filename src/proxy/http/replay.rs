@@ -1,4 +1,4 @@
-//! A request's body that can be sent again: what has been sent is kept, up to a limit.
+//! A request's body that can be sent again: what has been sent is kept, up to a limit; and that may be only so long.
 
 use std::task::{Context, Poll};
 
@@ -13,17 +13,27 @@ pub struct Replay {
     bytes_max: usize,
     /// False once something was sent that is not kept.
     complete: bool,
+    /// How much has come from the client, and how much may.
+    come: u64,
+    come_max: u64,
 }
 
 impl Replay {
-    /// Keeps up to `bytes_max`; with 0, nothing.
-    pub fn new(bytes_max: usize) -> Self {
+    /// Keeps up to `bytes_max`, with 0 nothing, of a body of at most `come_max` bytes.
+    pub fn new(bytes_max: usize, come_max: u64) -> Self {
         Self {
             kept: Vec::new(),
             sent: 0,
             bytes_max,
             complete: true,
+            come: 0,
+            come_max,
         }
+    }
+
+    /// There is no body.
+    pub fn of_nothing() -> Self {
+        Self::new(0, 0)
     }
 
     /// Whether another attempt can send the same body.
@@ -71,7 +81,14 @@ impl<S: Source> Source for Replaying<'_, S> {
         if self.replay.sent < self.replay.kept.len() {
             return Poll::Ready(Ok(Some(&self.replay.kept[self.replay.sent..])));
         }
-        self.rest.poll_chunk(cx)
+        let left = self.replay.come_max - self.replay.come;
+        match self.rest.poll_chunk(cx) {
+            Poll::Ready(Ok(Some(chunk))) if chunk.len() as u64 > left => {
+                let max = self.replay.come_max;
+                Poll::Ready(Err(Cut::TooLarge { max }))
+            }
+            polled => polled,
+        }
     }
 
     fn consume(&mut self, count: usize) {
@@ -86,6 +103,7 @@ impl<S: Source> Source for Replaying<'_, S> {
                 self.replay.keep(&chunk[..count]);
             }
         }
+        self.replay.come += count as u64;
         self.rest.consume(count);
     }
 
@@ -133,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_attempt_after_a_rewind_sees_the_whole_body_again() {
-        let mut replay = Replay::new(16);
+        let mut replay = Replay::new(16, u64::MAX);
         let mut pieces = Pieces(vec![b"hello ", b"world"]);
         assert_eq!(take(&mut replay, &mut pieces, 8), b"hello wo");
         replay.rewind();
@@ -142,8 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_too_long_is_cut_before_the_first_byte_too_many() {
+        let mut replay = Replay::new(16, 8);
+        let mut pieces = Pieces(vec![b"hello", b"you", b"!"]);
+        assert_eq!(take(&mut replay, &mut pieces, 99), b"helloyou");
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let polled = replay
+            .source(&mut pieces)
+            .poll_chunk(&mut cx)
+            .map_ok(|_| ());
+        assert!(matches!(polled, Poll::Ready(Err(Cut::TooLarge { max: 8 }))));
+    }
+
+    #[test]
     fn a_body_beyond_the_limit_cannot_be_replayed() {
-        let mut replay = Replay::new(4);
+        let mut replay = Replay::new(4, u64::MAX);
         let mut pieces = Pieces(vec![b"hello"]);
         assert!(replay.is_untouched());
         assert_eq!(take(&mut replay, &mut pieces, 5), b"hello");

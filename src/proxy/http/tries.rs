@@ -4,8 +4,6 @@
 //! application, or the request is idempotent or carries an idempotency key. Connect failures and resets before any
 //! byte of an answer try each other endpoint once without being asked to; statuses only where the route lists them.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +16,7 @@ use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
 use super::head::{Known, RequestHead, ResponseHead};
 use super::hedge::{self, Raced};
+use super::pause;
 use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
@@ -149,7 +148,7 @@ impl<'a> Tries<'a> {
             size: down.size(),
             replayable,
             // Also what must not be sent twice may turn out not to have been seen.
-            replay: Replay::new(session.worker.settings.replay_bytes_max),
+            replay: Replay::new(session.worker.settings.replay_bytes_max, plan.body_max()),
             retries: 0,
             marked: repeats::is_marked(&head.fields),
             repeated: false,
@@ -410,16 +409,5 @@ async fn back_off<D: Downstream>(
         .min(BACKOFF_MAX.max(minimum))
         .max(pause);
     let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
-    let until = Instant::now() + base + jitter;
-    if let Some(deadline) = plan.deadline.filter(|deadline| deadline.at <= until) {
-        poll_fn(|cx| down.timer().poll(cx, deadline.at)).await;
-        return Err(Ended::Refused(deadline.missed()));
-    }
-    poll_fn(|cx| {
-        if down.poll_gone(cx, plan.on_half_close).is_ready() {
-            return Poll::Ready(Err(Ended::Refused(Failure::ClientGone)));
-        }
-        down.timer().poll(cx, until).map(Ok)
-    })
-    .await
+    pause::until(Instant::now() + base + jitter, plan, down).await
 }

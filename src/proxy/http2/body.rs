@@ -62,7 +62,7 @@ impl Reader {
         if self.ended {
             return Size::None;
         }
-        head::content_length(fields).map_or(Size::Unknown, Size::Exact)
+        fields.content_length().map_or(Size::Unknown, Size::Exact)
     }
 }
 

@@ -133,14 +133,6 @@ pub fn header_map_of_trailers(fields: &Fields) -> HeaderMap {
     map
 }
 
-/// The content-length of a message whose framing has been checked.
-pub fn content_length(fields: &Fields) -> Option<u64> {
-    std::str::from_utf8(fields.get(Known::ContentLength)?)
-        .ok()?
-        .parse()
-        .ok()
-}
-
 fn read_fields(map: &HeaderMap, fields: &mut Fields) {
     let mut cookie: Option<Vec<u8>> = None;
     for (name, value) in map {

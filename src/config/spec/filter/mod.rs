@@ -2,7 +2,9 @@
 
 mod cors;
 mod direct_response;
+mod fault;
 mod headers;
+mod limits;
 mod path;
 mod redirect;
 mod rewrite;
@@ -19,6 +21,9 @@ enum FilterKind {
     UrlRewrite,
     Cors,
     DirectResponse,
+    FaultInjection,
+    RateLimit,
+    RequestSizeLimit,
 }
 
 /// Where a list of filters stands.
@@ -111,6 +116,19 @@ fn filter(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Filter>
                 cursor.fields(direct_response::direct_response)
             })
             .map(Filter::DirectResponse),
+        FilterKind::FaultInjection => fields
+            .required("faultInjection", |cursor| {
+                cursor.fields(fault::fault_injection)
+            })
+            .map(Filter::FaultInjection),
+        FilterKind::RateLimit => fields
+            .required("rateLimit", |cursor| cursor.fields(limits::rate_limit))
+            .map(Filter::RateLimit),
+        FilterKind::RequestSizeLimit => fields
+            .required("requestSizeLimit", |cursor| {
+                cursor.fields(limits::size_limit)
+            })
+            .map(Filter::RequestSizeLimit),
     }
 }
 
@@ -118,7 +136,7 @@ fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
     match cursor.text()? {
         "RequestMirror" | "ExtensionRef" | "ExternalAuth" => cursor.error(
             "this filter is not built yet",
-            "RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite, CORS and DirectResponse are",
+            "leave it out; the others are",
         ),
         _ => cursor.choice(&[
             ("RequestHeaderModifier", FilterKind::RequestHeaders),
@@ -127,6 +145,9 @@ fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
             ("URLRewrite", FilterKind::UrlRewrite),
             ("CORS", FilterKind::Cors),
             ("DirectResponse", FilterKind::DirectResponse),
+            ("FaultInjection", FilterKind::FaultInjection),
+            ("RateLimit", FilterKind::RateLimit),
+            ("RequestSizeLimit", FilterKind::RequestSizeLimit),
         ]),
     }
 }

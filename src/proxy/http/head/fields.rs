@@ -90,6 +90,12 @@ impl Fields {
         self.get_all(known).next()
     }
 
+    /// The length of the body, of a message whose framing has been checked.
+    pub fn content_length(&self) -> Option<u64> {
+        let value = self.get(Known::ContentLength)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+
     pub fn get_all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.entries
             .iter()
