@@ -1,9 +1,10 @@
 //! What a route lets through: RateLimit, RequestSizeLimit and FaultInjection.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Method;
+use tokio::time::Instant;
 
 use crate::harness::{Answer, Client, Mesh, Service, Sidecar, Target, eventually};
 
