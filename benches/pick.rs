@@ -15,7 +15,8 @@ use pillion::model::{
 use pillion::proxy::cluster::{Cluster, Clusters, Outcome, reported};
 use tokio::time::Instant;
 
-const POLICIES: [(&str, Policy); 8] = [
+const POLICIES: [(&str, Policy); 9] = [
+    ("random", Policy::Random),
     ("round_robin", Policy::RoundRobin),
     ("weighted_round_robin", Policy::WeightedRoundRobin),
     ("least_request", Policy::LeastRequest),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
     BackendTarget, ClusterKey, Discipline, Filter, Floors, HealthCheck, HealthProbe, Lane,
-    LaneLimit, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
+    LaneLimit, LeastRequest, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -132,6 +132,20 @@ balance: least_request
     assert_eq!(cart.ports.len(), 1);
     assert_eq!(cart.ports[0].protocol, Some(crate::model::Protocol::Http2));
     assert_eq!(cart.balance.policy, crate::model::Policy::LeastRequest);
+}
+
+#[test]
+fn least_request_takes_the_fewest_of_two_unless_told() {
+    let least_request = |balance: &str| {
+        let snapshot = snapshot(&format!("{{kind: Service, name: a, balance: {balance}}}\n"));
+        snapshot.services[&Name::local("a")].balance.least_request
+    };
+    let of = |choices, bias| LeastRequest { choices, bias };
+    assert_eq!(least_request("least_request"), of(2, 1.0));
+    assert_eq!(
+        least_request("{policy: least_request, choices: 5, bias: 0.5}"),
+        of(5, 0.5)
+    );
 }
 
 #[test]

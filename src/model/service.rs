@@ -104,6 +104,26 @@ pub struct Balance {
     pub policy: Policy,
     /// How an endpoint that comes back gets its share again.
     pub slow_start: SlowStart,
+    /// For `LeastRequest`.
+    pub least_request: LeastRequest,
+}
+
+/// How `Policy::LeastRequest` compares.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LeastRequest {
+    /// How many endpoints of equal weights are compared; at least 2.
+    pub choices: u8,
+    /// With unequal weights, how strongly requests in flight count against the weight; 0 leaves the weight alone.
+    pub bias: f64,
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self {
+            choices: 2,
+            bias: 1.0,
+        }
+    }
 }
 
 /// An endpoint that comes back gets its weight × max(10 %, time since ÷ window).
@@ -123,6 +143,8 @@ impl Default for SlowStart {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Policy {
+    /// By chance, in proportion to the weights.
+    Random,
     RoundRobin,
     WeightedRoundRobin,
     /// By weights that follow from what the endpoints report of their load.
@@ -141,6 +163,7 @@ impl Policy {
     /// As documents write it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Policy::Random => "random",
             Policy::RoundRobin => "round_robin",
             Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => "weighted_round_robin",
             Policy::LeastRequest => "least_request",

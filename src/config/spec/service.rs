@@ -7,8 +7,8 @@ use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
-    Service, SlowStart, Subset, UpstreamTls,
+    Address, Balance, ClusterKey, Endpoint, EndpointState, LeastRequest, Name, Outlier, Policy,
+    Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -173,7 +173,38 @@ fn detailed_balance(fields: &mut Fields<'_, '_>) -> Option<Balance> {
     Some(Balance {
         policy: weights.unwrap_or(policy),
         slow_start: window.map_or(defaults.slow_start, |window| SlowStart { window }),
+        least_request: least_request(fields, policy),
     })
+}
+
+fn least_request(fields: &mut Fields<'_, '_>, policy: Policy) -> LeastRequest {
+    let defaults = LeastRequest::default();
+    let only = [Policy::LeastRequest];
+    let choices = fields.optional("choices", |c| {
+        is_for(c, policy, &only)?.number(defaults::CHOICES)
+    });
+    let bias = fields.optional("bias", |c| {
+        is_for(c, policy, &only)?.decimal(0.0..=defaults::BIAS_MAX)
+    });
+    LeastRequest {
+        choices: choices.unwrap_or(defaults.choices),
+        bias: bias.unwrap_or(defaults.bias),
+    }
+}
+
+/// The cursor itself, where the policy is one of those that the key is for.
+fn is_for<'a>(cursor: Cursor<'a>, policy: Policy, policies: &[Policy]) -> Option<Cursor<'a>> {
+    if policies.contains(&policy) {
+        return Some(cursor);
+    }
+    let names: Vec<String> = policies
+        .iter()
+        .map(|policy| format!("`policy: {}`", policy.as_str()))
+        .collect();
+    cursor.error(
+        format!("`{}` does not use this", policy.as_str()),
+        format!("it is for {}", names.join(" and ")),
+    )
 }
 
 /// `weights: auto`, for `weighted_round_robin`.
@@ -191,7 +222,7 @@ fn weights(cursor: Cursor<'_>, policy: Policy) -> Option<Policy> {
 }
 
 fn policy(cursor: Cursor<'_>) -> Option<Policy> {
-    if let "random" | "ring_hash" | "maglev" = cursor.text()? {
+    if let "ring_hash" | "maglev" = cursor.text()? {
         return cursor.error("this policy is not built yet", "peak_ewma is the default");
     }
     cursor.choice(&[
@@ -200,6 +231,7 @@ fn policy(cursor: Cursor<'_>) -> Option<Policy> {
         ("least_connections", Policy::LeastConnections),
         ("round_robin", Policy::RoundRobin),
         ("weighted_round_robin", Policy::WeightedRoundRobin),
+        ("random", Policy::Random),
         ("load_factor", Policy::LoadFactor),
         ("lowest_load", Policy::LowestLoad),
     ])

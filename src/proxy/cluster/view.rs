@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, EndpointId};
 use super::members::EndpointSet;
 use super::plan::{Candidate, Plan, Standing, plan};
 use super::{PickError, Shared};
-use crate::model::{Balance, EndpointState, Policy};
+use crate::model::{Balance, EndpointState};
 use crate::proxy::events::{Cause, Subject};
 
 /// The share of its weight that an endpoint gets right after its return: 10 %.
@@ -104,7 +104,7 @@ impl View {
                 .min()
                 .unwrap_or(u64::MAX),
             slow_start: returning().next().map(|_| window),
-            levels: levels(&plan, balance.policy, &chosen, now),
+            levels: levels(&plan, balance, &chosen, now),
             probes: usable()
                 .filter(|e| e.breaker().is_due(now))
                 .cloned()
@@ -320,7 +320,7 @@ fn awaited(endpoint: &Arc<Endpoint>, now: u64) -> Option<u64> {
 
 fn levels(
     plan: &Plan,
-    policy: Policy,
+    balance: &Balance,
     chosen: &impl Fn(&[usize]) -> Vec<Arc<Endpoint>>,
     now: u64,
 ) -> Box<[Level]> {
@@ -331,7 +331,7 @@ fn levels(
             end += level.share;
             Level {
                 end,
-                balancer: Balancer::new(policy, chosen(&level.members), now),
+                balancer: Balancer::new(balance, chosen(&level.members), now),
             }
         })
         .collect()

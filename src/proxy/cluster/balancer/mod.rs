@@ -3,7 +3,8 @@
 //! The decisions are pure functions of figures and chance; this file brings them together with the live figures. It knows
 //! nothing of health: [`super::view`] has already decided who may be picked.
 //!
-//! `load_factor` has no file: it is [`peak_ewma`] over a [`Sampler`] of the weights that endpoints report ([`super::reported`]).
+//! Two have no file: `random` is one draw of a [`Sampler`], and `load_factor` is [`peak_ewma`] over a [`Sampler`] of the weights
+//! that endpoints report ([`super::reported`]).
 
 mod least_connections;
 mod least_request;
@@ -22,7 +23,7 @@ use weighted_round_robin::Schedule;
 
 use super::endpoint::{Endpoint, EndpointId, LATENCY_DECAY};
 use super::reported;
-use crate::model::Policy;
+use crate::model::{self, Balance, Policy};
 
 /// The endpoints of one priority level, arranged for their policy.
 #[derive(Debug)]
@@ -40,9 +41,10 @@ struct Member {
 
 #[derive(Debug)]
 enum Rule {
+    Random(Sampler),
     RoundRobin,
     WeightedRoundRobin(Schedule),
-    LeastRequest(Sampler),
+    LeastRequest(Sampler, model::LeastRequest),
     LeastConnections(Sampler),
     PeakEwma(Sampler),
     LowestLoad,
@@ -51,14 +53,14 @@ enum Rule {
 impl Balancer {
     /// For endpoints of weights above 0; there is at least one. `now` is for those who go by reports, whose weights take the place
     /// of the configured ones while there are any.
-    pub(super) fn new(policy: Policy, endpoints: Vec<Arc<Endpoint>>, now: u64) -> Self {
+    pub(super) fn new(balance: &Balance, endpoints: Vec<Arc<Endpoint>>, now: u64) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|e| e.model.weight).collect();
-        let reported = match policy.weighs_by_load() {
+        let reported = match balance.policy.weighs_by_load() {
             true => reported_weights(&endpoints, now),
             false => None,
         };
         let drawn_by = reported.as_ref().unwrap_or(&weights);
-        let rule = Rule::new(policy, drawn_by);
+        let rule = Rule::new(balance, drawn_by);
         let total: f64 = drawn_by.iter().map(|weight| f64::from(*weight)).sum();
         let mean = total / drawn_by.len() as f64;
         let burden = |weight: &u32| match (&rule, &reported) {
@@ -86,12 +88,13 @@ impl Balancer {
         let count = self.members.len();
         let index = match &self.rule {
             _ if count == 1 => 0,
+            Rule::Random(sampler) => sampler.one(rng),
             Rule::RoundRobin => round_robin::pick(count, turn.fetch_add(1, Ordering::Relaxed)),
             Rule::WeightedRoundRobin(schedule) => {
                 schedule.pick(turn.fetch_add(1, Ordering::Relaxed))
             }
-            Rule::LeastRequest(sampler) => {
-                least_request::pick(sampler, |index| self.in_flight(index), rng)
+            Rule::LeastRequest(sampler, settings) => {
+                least_request::pick(sampler, *settings, |index| self.in_flight(index), rng)
             }
             Rule::LeastConnections(sampler) => {
                 least_connections::pick(sampler, |index| self.open(index), rng)
@@ -126,11 +129,11 @@ impl Balancer {
     fn cost(&self, index: usize, now: u64, rng: &mut fastrand::Rng) -> f32 {
         let chance = rng.f32();
         match &self.rule {
-            Rule::RoundRobin | Rule::WeightedRoundRobin(_) => {
+            Rule::Random(_) | Rule::RoundRobin | Rule::WeightedRoundRobin(_) => {
                 // The least of exponential variables is each one with a chance by its rate.
                 -(1.0 - chance).ln() * self.members[index].burden
             }
-            Rule::LeastRequest(_) => {
+            Rule::LeastRequest(..) => {
                 (self.in_flight(index) as f32 + chance) * self.members[index].burden
             }
             Rule::LeastConnections(_) => self.open(index).0 + chance * 1e-3,
@@ -166,16 +169,19 @@ impl Balancer {
 }
 
 impl Rule {
-    fn new(policy: Policy, weights: &[u32]) -> Rule {
+    fn new(balance: &Balance, weights: &[u32]) -> Rule {
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        match policy {
+        match balance.policy {
+            Policy::Random => Rule::Random(Sampler::new(weights)),
             Policy::RoundRobin | Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => {
                 match equal {
                     true => Rule::RoundRobin,
                     false => Rule::WeightedRoundRobin(Schedule::new(weights)),
                 }
             }
-            Policy::LeastRequest => Rule::LeastRequest(Sampler::new(weights)),
+            Policy::LeastRequest => {
+                Rule::LeastRequest(Sampler::new(weights), balance.least_request)
+            }
             Policy::LeastConnections => Rule::LeastConnections(Sampler::new(weights)),
             Policy::PeakEwma | Policy::LoadFactor => Rule::PeakEwma(Sampler::new(weights)),
             Policy::LowestLoad => Rule::LowestLoad,

@@ -22,7 +22,8 @@ use super::*;
 use crate::base::rng::for_test;
 use crate::model::{Circuit, EndpointState, Outlier, Policy};
 
-const POLICIES: [Policy; 7] = [
+const POLICIES: [Policy; 8] = [
+    Policy::Random,
     Policy::RoundRobin,
     Policy::WeightedRoundRobin,
     Policy::LeastRequest,
