@@ -15,15 +15,19 @@ use pillion::model::{
 use pillion::proxy::cluster::{Cluster, Clusters, Outcome, reported};
 use tokio::time::Instant;
 
-const POLICIES: [(&str, Policy); 8] = [
+const POLICIES: [(&str, Policy); 12] = [
+    ("random", Policy::Random),
     ("round_robin", Policy::RoundRobin),
     ("weighted_round_robin", Policy::WeightedRoundRobin),
     ("least_request", Policy::LeastRequest),
+    ("least_request unequal", Policy::LeastRequest),
     ("least_connections", Policy::LeastConnections),
     ("peak_ewma", Policy::PeakEwma),
     ("weights: auto", Policy::AutoWeightedRoundRobin),
     ("load_factor", Policy::LoadFactor),
     ("lowest_load", Policy::LowestLoad),
+    ("maglev", Policy::Maglev),
+    ("ring_hash", Policy::RingHash),
 ];
 
 fn endpoint(number: u32, weight: u32) -> Endpoint {
@@ -94,7 +98,7 @@ fn picks(criterion: &mut Criterion) {
     for (name, policy) in POLICIES {
         for count in [3, 100, 1_000] {
             let weight = |n| {
-                if policy == Policy::WeightedRoundRobin {
+                if policy == Policy::WeightedRoundRobin || name.ends_with("unequal") {
                     1 + n % 5
                 } else {
                     1
@@ -106,7 +110,10 @@ fn picks(criterion: &mut Criterion) {
             let mut rng = fastrand::Rng::with_seed(1);
             let now = Instant::now() + reported::BLACKOUT;
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
-                bencher.iter(|| black_box(cluster.pick(&[], now, &mut rng)).is_ok());
+                bencher.iter(|| {
+                    let key = policy.hashes().then(|| rng.u64(..));
+                    black_box(cluster.pick_by_key(key, &[], now, &mut rng)).is_ok()
+                });
             });
         }
     }
@@ -148,6 +155,24 @@ fn refreshes(criterion: &mut Criterion) {
                 );
             });
         }
+    }
+    group.finish();
+}
+
+/// The first pick after a change that leaves all endpoints as they are, such as one of somebody's health.
+fn rearrangements(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("health change and pick");
+    for (name, policy) in POLICIES {
+        let cluster = cluster(policy, (0..1_000).map(|n| endpoint(n, 1)).collect());
+        let service = Arc::new(service("a", policy));
+        let mut rng = fastrand::Rng::with_seed(1);
+        let now = Instant::now();
+        group.bench_function(BenchmarkId::new(name, 1_000), |bencher| {
+            bencher.iter(|| {
+                cluster.update_service(&service);
+                cluster.pick(&[], now, &mut rng).is_ok()
+            });
+        });
     }
     group.finish();
 }
@@ -206,5 +231,5 @@ fn directories(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, picks, refreshes, directories);
+criterion_group!(benches, picks, refreshes, rearrangements, directories);
 criterion_main!(benches);

@@ -1,5 +1,5 @@
 //! Small things that know nothing of a mesh: buffers, networks, the network seam, timers, units, back-off, token
-//! buckets, the latest events.
+//! buckets, hashing, the latest events.
 
 pub mod backoff;
 pub mod buckets;
@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod cidr;
 pub mod descriptors;
 pub mod ewma;
+pub mod hash;
 pub mod listening;
 pub mod memory;
 pub mod net;

@@ -36,6 +36,14 @@ pub const DIRECT_RESPONSE_TYPE: &str = "text/plain; charset=utf-8";
 pub const ENDPOINT_WEIGHT: u32 = 1;
 /// Most of any weight, as in the Gateway API.
 pub const WEIGHT_MAX: u64 = 1_000_000;
+/// How many endpoints `least_request` may compare.
+pub const CHOICES: RangeInclusive<u64> = 2..=10;
+/// With more, `least_request` is as good as blind to the weights.
+pub const BIAS_MAX: f64 = 100.0;
+/// The largest table of `maglev`, as in Envoy; each service that has one costs every proxy four bytes a place.
+pub const TABLE_SIZE: RangeInclusive<u64> = 2..=5_000_011;
+/// Of the mean, in percent.
+pub const BOUNDED_LOAD: RangeInclusive<u32> = 100..=1_000;
 /// Most failures in a row that a circuit breaker may wait for, and most requests that try an open circuit at once.
 pub const CIRCUIT_FAILURES_MAX: u64 = 10_000;
 pub const CIRCUIT_PROBES_MAX: u64 = 100;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
-    BackendTarget, ClusterKey, Discipline, Filter, Floors, HealthCheck, HealthProbe, Lane,
-    LaneLimit, Name, OnHalfClose, PathAction, PathNormalization, Snapshot,
+    BackendTarget, ClusterKey, Discipline, Filter, Floors, HashKey, Hashing, HealthCheck,
+    HealthProbe, Lane, LaneLimit, LeastRequest, Name, OnHalfClose, PathAction, PathNormalization,
+    Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -132,6 +133,52 @@ balance: least_request
     assert_eq!(cart.ports.len(), 1);
     assert_eq!(cart.ports[0].protocol, Some(crate::model::Protocol::Http2));
     assert_eq!(cart.balance.policy, crate::model::Policy::LeastRequest);
+}
+
+#[test]
+fn least_request_takes_the_fewest_of_two_unless_told() {
+    let least_request = |balance: &str| {
+        let snapshot = snapshot(&format!("{{kind: Service, name: a, balance: {balance}}}\n"));
+        snapshot.services[&Name::local("a")].balance.least_request
+    };
+    let of = |choices, bias| LeastRequest { choices, bias };
+    assert_eq!(least_request("least_request"), of(2, 1.0));
+    assert_eq!(
+        least_request("{policy: least_request, choices: 5, bias: 0.5}"),
+        of(5, 0.5)
+    );
+}
+
+#[test]
+fn policies_that_hash_go_by_the_source_address_unless_told() {
+    let hashing = |balance: &str| {
+        let snapshot = snapshot(&format!("{{kind: Service, name: a, balance: {balance}}}\n"));
+        snapshot.services[&Name::local("a")].balance.hashing()
+    };
+    assert_eq!(hashing("round_robin"), None);
+    for balance in ["maglev", "{policy: ring_hash}"] {
+        assert_eq!(*hashing(balance).unwrap(), Hashing::default());
+    }
+    let all = "{policy: ring_hash, hash_on: [{header: X-User}, {cookie: sid}, {query: user}, path, source_address], \
+               ring_hash: {minimum_ring_size: 10, maximum_ring_size: 20}, bounded_load: 150%}";
+    let expected = Hashing {
+        keys: vec![
+            HashKey::Header("X-User".into()),
+            HashKey::Cookie("sid".into()),
+            HashKey::Query("user".into()),
+            HashKey::Path,
+            HashKey::SourceAddress,
+        ],
+        bounded_load_percent: Some(150),
+        ring_size: 10..=20,
+        ..Hashing::default()
+    };
+    assert_eq!(*hashing(all).unwrap(), expected);
+    let sized = hashing("{policy: maglev, hash_on: path, maglev: {table_size: 251}}").unwrap();
+    assert_eq!(
+        (sized.table_size, &sized.keys[..]),
+        (251, &[HashKey::Path][..])
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +105,75 @@ pub struct Balance {
     pub policy: Policy,
     /// How an endpoint that comes back gets its share again.
     pub slow_start: SlowStart,
+    /// For `LeastRequest`.
+    pub least_request: LeastRequest,
+    /// For policies that hash; None is its default there.
+    pub hashing: Option<Arc<Hashing>>,
+}
+
+impl Balance {
+    /// How it hashes; None where the policy does not.
+    pub fn hashing(&self) -> Option<Arc<Hashing>> {
+        let hashing = || self.hashing.clone().unwrap_or_default();
+        self.policy.hashes().then(hashing)
+    }
+}
+
+/// How `Policy::LeastRequest` compares.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LeastRequest {
+    /// How many endpoints of equal weights are compared; at least 2.
+    pub choices: u8,
+    /// With unequal weights, how strongly requests in flight count against the weight; 0 leaves the weight alone.
+    pub bias: f64,
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self {
+            choices: 2,
+            bias: 1.0,
+        }
+    }
+}
+
+/// How `Policy::Maglev` and `Policy::RingHash` choose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hashing {
+    /// What is hashed: the first of these that a request has. Who has none is balanced by chance.
+    pub keys: Vec<HashKey>,
+    /// An endpoint that holds this many percent of the mean of requests in flight is passed over; None lets it have what falls to it.
+    pub bounded_load_percent: Option<u32>,
+    /// The places of the table of `Maglev`; a prime.
+    pub table_size: u32,
+    /// The points on the ring of `RingHash`.
+    pub ring_size: RangeInclusive<u32>,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self {
+            keys: vec![HashKey::SourceAddress],
+            bounded_load_percent: None,
+            table_size: 65_537,
+            ring_size: 1_024..=8_388_608,
+        }
+    }
+}
+
+/// A part of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HashKey {
+    /// The first value of the header with this name.
+    Header(Arc<str>),
+    /// The value of the cookie with this name.
+    Cookie(Arc<str>),
+    /// The first value of this parameter, as it is written.
+    Query(Arc<str>),
+    /// The path that the endpoint is asked for, without the query.
+    Path,
+    /// The address that the connection comes from, without the port.
+    SourceAddress,
 }
 
 /// An endpoint that comes back gets its weight × max(10 %, time since ÷ window).
@@ -123,6 +193,8 @@ impl Default for SlowStart {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Policy {
+    /// By chance, in proportion to the weights.
+    Random,
     RoundRobin,
     WeightedRoundRobin,
     /// By weights that follow from what the endpoints report of their load.
@@ -135,12 +207,17 @@ pub enum Policy {
     LoadFactor,
     /// Whoever has reported the lowest load.
     LowestLoad,
+    /// What is alike goes to the same endpoint, by a table.
+    Maglev,
+    /// What is alike goes to the same endpoint, by a ring.
+    RingHash,
 }
 
 impl Policy {
     /// As documents write it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Policy::Random => "random",
             Policy::RoundRobin => "round_robin",
             Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => "weighted_round_robin",
             Policy::LeastRequest => "least_request",
@@ -148,12 +225,19 @@ impl Policy {
             Policy::PeakEwma => "peak_ewma",
             Policy::LoadFactor => "load_factor",
             Policy::LowestLoad => "lowest_load",
+            Policy::Maglev => "maglev",
+            Policy::RingHash => "ring_hash",
         }
     }
 
     /// It goes by what endpoints report of their load; for others nothing is reported.
     pub fn needs_load(self) -> bool {
         self.weighs_by_load() || self == Policy::LowestLoad
+    }
+
+    /// It goes by what a request is.
+    pub fn hashes(self) -> bool {
+        matches!(self, Policy::Maglev | Policy::RingHash)
     }
 
     /// Its weights follow from the reports.

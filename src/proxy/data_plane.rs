@@ -563,6 +563,9 @@ impl DataPlane {
                 .find(declared)
                 .and_then(|port| port.protocol)
         });
+        let hashing = service
+            .as_ref()
+            .and_then(|service| service.balance.hashing());
         let tls = service.and_then(|service| service.tls.clone());
         let security = tls.map_or(Security::Plain, |settings| {
             self.security(settings, protocol)
@@ -577,6 +580,7 @@ impl DataPlane {
             protocol,
             security,
             connect_timeout: self.settings.connect_timeout,
+            hashing,
             lane,
             series: self.metrics.services().series(&label),
             label: label.into(),

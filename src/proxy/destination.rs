@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientTls, server_name};
-use crate::model::{Protocol, UpstreamTls};
+use crate::model::{Hashing, Protocol, UpstreamTls};
 use crate::proxy::cluster::{Cluster, Endpoint, Pass};
 use crate::proxy::failure::Failure;
 use crate::proxy::lane::Lane;
@@ -26,6 +26,8 @@ pub struct Destination {
     pub connect_timeout: Duration,
     /// Where requests go while nobody of the cluster is healthy; that one has none of its own.
     pub failover: Option<Arc<Destination>>,
+    /// What of a request says where it goes; None where the policy does not hash.
+    pub hashing: Option<Arc<Hashing>>,
     /// In front of the service, at this proxy; None sends everything at once.
     pub lane: Option<Lane>,
     /// Counts what happens towards its endpoints.

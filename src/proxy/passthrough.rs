@@ -62,6 +62,7 @@ impl Passthrough {
         }
         let destination = Arc::new(Destination {
             cluster: one_endpoint(service.cluster.key.service.clone(), address),
+            hashing: None,
             ..Destination::clone(service)
         });
         instances.insert(address, [service.clone(), destination.clone()]);
@@ -114,6 +115,7 @@ pub fn single(
 ) -> Destination {
     Destination {
         failover: None,
+        hashing: None,
         cluster: one_endpoint(Name::new("", name), address),
         label: name.into(),
         protocol,

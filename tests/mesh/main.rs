@@ -11,6 +11,7 @@ mod faults;
 mod goaway;
 mod handover;
 mod harness;
+mod hashing;
 mod health;
 mod hedging;
 mod lanes;

@@ -70,6 +70,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A number that need not be whole.
+    pub fn decimal(self, range: RangeInclusive<f64>) -> Option<f64> {
+        let text = self.text()?;
+        let hint = format!("write {} to {}", range.start(), range.end());
+        match text.parse::<f64>() {
+            Ok(number) if range.contains(&number) => Some(number),
+            Ok(number) if number.is_finite() => {
+                self.error(format!("{number} is out of range"), hint)
+            }
+            _ => self.error(format!("`{text}` is not a number"), hint),
+        }
+    }
+
     /// An integer that fits the type it is for.
     pub fn number<N: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Option<N> {
         N::try_from(self.integer(range)?).ok()

@@ -7,6 +7,7 @@ mod circuit;
 mod document;
 mod filter;
 mod gateway;
+mod hashing;
 mod health;
 mod kubernetes_service;
 mod lane;

@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{circuit, health, lane, path};
+use super::{circuit, hashing, health, lane, path};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Address, Balance, ClusterKey, Endpoint, EndpointState, Name, Outlier, Policy, Port, Protocol,
-    Service, SlowStart, Subset, UpstreamTls,
+    Address, Balance, ClusterKey, Endpoint, EndpointState, HashKey, LeastRequest, Name, Outlier,
+    Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -50,7 +50,10 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .unwrap_or_default(),
         tls: fields.optional("tls", |c| c.fields(tls)),
     };
-    warn_of_lane_in_vain(fields, &service);
+    if is_tcp(&service) {
+        warn_of_lane_in_vain(fields, &service);
+        warn_of_keys_in_vain(fields, &service.balance);
+    }
     ServiceSpec {
         service: Arc::new(service),
         subset_spots,
@@ -58,11 +61,23 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
     }
 }
 
-fn warn_of_lane_in_vain(fields: &Fields<'_, '_>, service: &Service) {
+/// Every port is.
+fn is_tcp(service: &Service) -> bool {
     let is_tcp = |port: &Port| port.protocol == Some(Protocol::Tcp);
-    if service.ports.is_empty() || !service.ports.iter().all(is_tcp) {
-        return;
+    !service.ports.is_empty() && service.ports.iter().all(is_tcp)
+}
+
+fn warn_of_keys_in_vain(fields: &Fields<'_, '_>, balance: &Balance) {
+    let hashing = balance.hashing();
+    if hashing.is_some_and(|hashing| !hashing.keys.contains(&HashKey::SourceAddress)) {
+        fields.cursor().warning(
+            "connections have none of the keys in `hash_on`, and every port of this service is tcp",
+            "say `hash_on: source_address`, or declare what its ports speak",
+        );
     }
+}
+
+fn warn_of_lane_in_vain(fields: &Fields<'_, '_>, service: &Service) {
     let lanes = [
         ("lane", &service.lane),
         ("outbound_lane", &service.outbound_lane),
@@ -167,13 +182,56 @@ fn balance(cursor: Cursor<'_>) -> Option<Balance> {
 
 fn detailed_balance(fields: &mut Fields<'_, '_>) -> Option<Balance> {
     let defaults = Balance::default();
-    let policy = fields.optional("policy", policy).unwrap_or_default();
+    let policy = match fields.optional("policy", policy) {
+        // Which keys go with it cannot be told.
+        None if fields.has("policy") => {
+            fields.ignore_rest();
+            return None;
+        }
+        policy => policy.unwrap_or_default(),
+    };
     let weights = fields.optional("weights", |cursor| weights(cursor, policy));
     let window = fields.optional("slow_start", |c| c.duration());
     Some(Balance {
         policy: weights.unwrap_or(policy),
         slow_start: window.map_or(defaults.slow_start, |window| SlowStart { window }),
+        least_request: least_request(fields, policy),
+        hashing: hashing::hashing(fields, policy).map(Arc::new),
     })
+}
+
+fn least_request(fields: &mut Fields<'_, '_>, policy: Policy) -> LeastRequest {
+    let defaults = LeastRequest::default();
+    let only = [Policy::LeastRequest];
+    let choices = fields.optional("choices", |c| {
+        is_for(c, policy, &only)?.number(defaults::CHOICES)
+    });
+    let bias = fields.optional("bias", |c| {
+        is_for(c, policy, &only)?.decimal(0.0..=defaults::BIAS_MAX)
+    });
+    LeastRequest {
+        choices: choices.unwrap_or(defaults.choices),
+        bias: bias.unwrap_or(defaults.bias),
+    }
+}
+
+/// The cursor itself, where the policy is one of those that the key is for.
+pub(super) fn is_for<'a>(
+    cursor: Cursor<'a>,
+    policy: Policy,
+    policies: &[Policy],
+) -> Option<Cursor<'a>> {
+    if policies.contains(&policy) {
+        return Some(cursor);
+    }
+    let names: Vec<String> = policies
+        .iter()
+        .map(|policy| format!("`policy: {}`", policy.as_str()))
+        .collect();
+    cursor.error(
+        format!("`{}` does not use this", policy.as_str()),
+        format!("it is for {}", names.join(" and ")),
+    )
 }
 
 /// `weights: auto`, for `weighted_round_robin`.
@@ -191,17 +249,17 @@ fn weights(cursor: Cursor<'_>, policy: Policy) -> Option<Policy> {
 }
 
 fn policy(cursor: Cursor<'_>) -> Option<Policy> {
-    if let "random" | "ring_hash" | "maglev" = cursor.text()? {
-        return cursor.error("this policy is not built yet", "peak_ewma is the default");
-    }
     cursor.choice(&[
         ("peak_ewma", Policy::PeakEwma),
         ("least_request", Policy::LeastRequest),
         ("least_connections", Policy::LeastConnections),
         ("round_robin", Policy::RoundRobin),
         ("weighted_round_robin", Policy::WeightedRoundRobin),
+        ("random", Policy::Random),
         ("load_factor", Policy::LoadFactor),
         ("lowest_load", Policy::LowestLoad),
+        ("maglev", Policy::Maglev),
+        ("ring_hash", Policy::RingHash),
     ])
 }
 

@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -55,6 +55,7 @@ pub use limits::{ConnectionPermit, Limits, Overflow, PendingPermit, RetryPermit}
 pub use members::{EndpointSet, Member, members};
 pub use retry_budget::RetryBudget;
 
+use self::balancer::Table;
 pub use self::time::nanos;
 use self::view::View;
 use crate::lane::Word;
@@ -121,6 +122,8 @@ pub struct Cluster {
     set: ArcSwap<EndpointSet>,
     /// Who may be picked, worked out from `set` and the breakers. Written under `writing`.
     view: ArcSwap<View>,
+    /// Where keys lead, for policies that hash; worked out where `set` or the policy changes. Written under `writing`.
+    table: ArcSwapOption<Table>,
     /// Picks that went in turns, for the policies that do.
     turn: AtomicU64,
     writing: Mutex<()>,
@@ -218,6 +221,7 @@ impl Cluster {
             shared: Arc::new(shared),
             set: ArcSwap::default(),
             view: ArcSwap::default(),
+            table: ArcSwapOption::default(),
             // Proxies that start together do not begin with the same endpoint.
             turn: AtomicU64::new(crate::base::rng::fresh().u64(..) >> 1),
             writing: Mutex::new(()),
@@ -245,7 +249,16 @@ impl Cluster {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.service.store(service.clone());
         self.shared.set_circuit(service);
+        self.arrange();
         self.shared.health_changed();
+    }
+
+    /// Under `writing`.
+    fn arrange(&self) {
+        let service = self.shared.service.load();
+        let before = self.table.load_full();
+        let table = Table::of(&self.set.load().endpoints, &service.balance, before);
+        self.table.store(table);
     }
 
     /// Replaces all endpoints of this cluster; what is known of an address goes on. Endpoints that are names are left out; give
@@ -264,6 +277,7 @@ impl Cluster {
             .endpoints
             .store(set.endpoints.len(), Ordering::Relaxed);
         self.set.store(Arc::new(set));
+        self.arrange();
         self.shared.health_changed();
     }
 
@@ -336,11 +350,23 @@ impl Cluster {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
+        self.pick_by_key(None, avoid, now, rng)
+    }
+
+    /// As [`Cluster::pick`], of a request with this key, which leads to the same endpoint each time where the policy hashes.
+    /// There, it is chance for who has none.
+    pub fn pick_by_key(
+        &self,
+        key: Option<u64>,
+        avoid: &[EndpointId],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, PickError> {
         let now = nanos(now);
         let view = self.view(now);
-        match view.pick(avoid, now, &self.turn, rng) {
-            Ok(picked) => self.lease(&view, picked, avoid, now, rng),
-            Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(avoid, now, rng),
+        match view.pick(key, avoid, now, &self.turn, rng) {
+            Ok(picked) => self.lease(&view, picked, key, avoid, now, rng),
+            Err(_) if self.is_outdated(&view, now) => self.pick_refreshed(key, avoid, now, rng),
             Err(error) => Err(error),
         }
     }
@@ -351,23 +377,24 @@ impl Cluster {
         word.is_said() && word.admits(nanos(now)).is_some()
     }
 
-    /// As [`Cluster::pick`], but only of those whose lanes let this class in, as far as they have said. One of [`PROBING`] requests
+    /// As [`Cluster::pick_by_key`], but only of those whose lanes let this class in, as far as they have said. One of [`PROBING`] requests
     /// goes to the first pick all the same: so floors find somebody waiting, and the return of room is noticed.
     #[cold]
     pub fn pick_admitting(
         &self,
         class: Class,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
         if rng.u32(..PROBING) == 0 {
-            return self.pick(avoid, now, rng);
+            return self.pick_by_key(key, avoid, now, rng);
         }
         let nanos = nanos(now);
         let mut avoid: SmallVec<[EndpointId; 16]> = avoid.into();
         for tried in 0..OTHERS_MAX {
-            match self.pick(&avoid, now, rng) {
+            match self.pick_by_key(key, &avoid, now, rng) {
                 Ok(lease) if lease.endpoint().admits(class, nanos) => return Ok(lease),
                 Ok(lease) => avoid.push(lease.not_used()),
                 Err(PickError::AllTried) if tried > 0 => break,
@@ -381,26 +408,28 @@ impl Cluster {
     #[cold]
     fn pick_refreshed(
         &self,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
         let view = self.refreshed(now);
-        let picked = view.pick(avoid, now, &self.turn, rng)?;
-        self.lease(&view, picked, avoid, now, rng)
+        let picked = view.pick(key, avoid, now, &self.turn, rng)?;
+        self.lease(&view, picked, key, avoid, now, rng)
     }
 
     fn lease(
         &self,
         view: &View,
         picked: (&Arc<Endpoint>, bool),
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, PickError> {
         let leased = match self.try_lease(picked, now, rng) {
             Err(Overflow::EndpointRequests) => {
-                self.lease_of_another(view, picked.0.id, avoid, now, rng)
+                self.lease_of_another(view, picked.0.id, key, avoid, now, rng)
             }
             leased => leased,
         };
@@ -416,6 +445,7 @@ impl Cluster {
         &self,
         view: &View,
         full: EndpointId,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
@@ -423,7 +453,7 @@ impl Cluster {
         let mut avoid: SmallVec<[EndpointId; 16]> = avoid.into();
         avoid.push(full);
         for _ in 0..OTHERS_MAX {
-            let Ok(picked) = view.pick(&avoid, now, &self.turn, rng) else {
+            let Ok(picked) = view.pick(key, &avoid, now, &self.turn, rng) else {
                 break;
             };
             match self.try_lease(picked, now, rng) {
@@ -498,7 +528,9 @@ impl Cluster {
         let balance = self.shared.service.load().balance.clone();
         let set = self.set.load();
         let before = self.view.load();
-        let view = View::new(generation, &set, &balance, self.zone.as_deref(), now);
+        let table = self.table.load();
+        let zone = self.zone.as_deref();
+        let view = View::new(generation, &set, &balance, table.as_ref(), zone, now);
         let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));
     }

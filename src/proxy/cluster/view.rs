@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::balancer::Balancer;
+use super::balancer::{Balancer, Table};
 use super::endpoint::{Endpoint, EndpointId};
 use super::members::EndpointSet;
 use super::plan::{Candidate, Plan, Standing, plan};
 use super::{PickError, Shared};
-use crate::model::{Balance, EndpointState, Policy};
+use crate::base::hash;
+use crate::model::{Balance, EndpointState};
 use crate::proxy::events::{Cause, Subject};
 
 /// The share of its weight that an endpoint gets right after its return: 10 %.
@@ -76,6 +77,7 @@ impl View {
         generation: u64,
         set: &EndpointSet,
         balance: &Balance,
+        table: Option<&Arc<Table>>,
         zone: Option<&str>,
         now: u64,
     ) -> View {
@@ -104,7 +106,7 @@ impl View {
                 .min()
                 .unwrap_or(u64::MAX),
             slow_start: returning().next().map(|_| window),
-            levels: levels(&plan, balance.policy, &chosen, now),
+            levels: levels(&plan, balance, table, &chosen, now),
             probes: usable()
                 .filter(|e| e.breaker().is_due(now))
                 .cloned()
@@ -138,9 +140,10 @@ impl View {
         self.course.healthy == 0 && self.probes.is_empty()
     }
 
-    /// An endpoint that is not in `avoid`, and whether the pick is its probe.
+    /// An endpoint that is not in `avoid`, and whether the pick is its probe. What chance decides is the same for the same `key`.
     pub(super) fn pick(
         &self,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         turn: &AtomicU64,
@@ -149,18 +152,18 @@ impl View {
         if let Some(endpoint) = self.probe(avoid, now) {
             return Ok((endpoint, true));
         }
-        let level = self.level(rng).ok_or(self.nobody)?;
-        let mut endpoint = level.balancer.pick(now, turn, rng);
+        let level = self.level(key, rng).ok_or(self.nobody)?;
+        let mut endpoint = level.balancer.pick(key, now, turn, rng);
         if let Some(window) = self.slow_start
-            && is_held_back(endpoint, window, now, rng)
+            && is_held_back(endpoint, window, now, key, rng)
         {
-            let other = level.balancer.pick_other(&[endpoint.id], now, rng);
+            let other = level.balancer.pick_other(key, &[endpoint.id], now, rng);
             endpoint = other.unwrap_or(endpoint);
         }
         if !avoid.contains(&endpoint.id) {
             return Ok((endpoint, false));
         }
-        let other = self.other(level, avoid, now, rng);
+        let other = self.other(level, key, avoid, now, rng);
         other.map(|other| (other, false)).ok_or(PickError::AllTried)
     }
 
@@ -170,12 +173,12 @@ impl View {
             .find(|endpoint| !avoid.contains(&endpoint.id) && endpoint.try_probe(now))
     }
 
-    fn level(&self, rng: &mut fastrand::Rng) -> Option<&Level> {
+    fn level(&self, key: Option<u64>, rng: &mut fastrand::Rng) -> Option<&Level> {
         match &self.levels[..] {
             [] => None,
             [only] => Some(only),
             several => {
-                let place = rng.f64();
+                let place = chance(key, 0, rng);
                 several
                     .iter()
                     .find(|level| place < level.end)
@@ -188,6 +191,7 @@ impl View {
     fn other(
         &self,
         level: &Level,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
@@ -197,18 +201,32 @@ impl View {
         let first = levels.clone().filter(|level| level.end == same);
         first
             .chain(levels.filter(|level| level.end != same))
-            .find_map(|level| level.balancer.pick_other(avoid, now, rng))
+            .find_map(|level| level.balancer.pick_other(key, avoid, now, rng))
             .or_else(|| self.rest.iter().find(|e| !avoid.contains(&e.id)))
     }
 }
 
 /// Whether a request that fell to it goes elsewhere, as it is on its way back to its whole share.
-fn is_held_back(endpoint: &Endpoint, window: u64, now: u64, rng: &mut fastrand::Rng) -> bool {
+fn is_held_back(
+    endpoint: &Endpoint,
+    window: u64,
+    now: u64,
+    key: Option<u64>,
+    rng: &mut fastrand::Rng,
+) -> bool {
     let Some(since) = endpoint.returning_since(window, now) else {
         return false;
     };
     let share = now.saturating_sub(since) as f64 / window as f64;
-    rng.f64() >= share.max(SLOW_START_MIN)
+    chance(key, 1, rng) >= share.max(SLOW_START_MIN)
+}
+
+/// Chance in `0.0..1.0`; of a key, always the same for the same question.
+fn chance(key: Option<u64>, question: u64, rng: &mut fastrand::Rng) -> f64 {
+    match key {
+        Some(key) => hash::unit(key, question),
+        None => rng.f64(),
+    }
 }
 
 impl Course {
@@ -320,7 +338,8 @@ fn awaited(endpoint: &Arc<Endpoint>, now: u64) -> Option<u64> {
 
 fn levels(
     plan: &Plan,
-    policy: Policy,
+    balance: &Balance,
+    table: Option<&Arc<Table>>,
     chosen: &impl Fn(&[usize]) -> Vec<Arc<Endpoint>>,
     now: u64,
 ) -> Box<[Level]> {
@@ -331,7 +350,7 @@ fn levels(
             end += level.share;
             Level {
                 end,
-                balancer: Balancer::new(policy, chosen(&level.members), now),
+                balancer: Balancer::new(balance, chosen(&level.members), table, now),
             }
         })
         .collect()

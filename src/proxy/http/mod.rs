@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod downstream;
 pub mod exchange;
 pub mod forward;
+mod hash_key;
 pub mod head;
 pub mod headers;
 pub mod hedge;

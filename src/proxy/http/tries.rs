@@ -14,6 +14,7 @@ use super::body::{Copy, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
+use super::hash_key;
 use super::head::{Known, RequestHead, ResponseHead};
 use super::hedge::{self, Raced};
 use super::pause;
@@ -363,12 +364,14 @@ fn pick(
     } else {
         Instant::now()
     };
+    let hashing = plan.destination.hashing.as_deref();
+    let key = hashing.and_then(|hashing| hash_key::of_request(hashing, session, head));
     let mut rng = session.worker.rng.borrow_mut();
     let picked = match cluster.sheds(now) {
-        false => cluster.pick(&exchange.tried, now, &mut rng),
+        false => cluster.pick_by_key(key, &exchange.tried, now, &mut rng),
         true => {
             let class = class_of(&head.fields);
-            let picked = cluster.pick_admitting(class, &exchange.tried, now, &mut rng);
+            let picked = cluster.pick_admitting(class, key, &exchange.tried, now, &mut rng);
             if let Err(PickError::NotAdmitted(_)) = picked {
                 plan.destination.series.not_admitted.increment();
             }

@@ -10,7 +10,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Scratch, Served};
 use super::head::{RequestHead, ResponseHead, Version};
-use super::plan;
+use super::{hash_key, plan};
 use crate::base::buffer::Buffer;
 use crate::base::net::Stream;
 use crate::proxy::cluster::{ConnectionPermit, Lease, Outcome};
@@ -153,9 +153,12 @@ async fn first_that_takes_it(
     exchange: &mut Exchange,
 ) -> Result<(Stream, ConnectionPermit, Lease), Failure> {
     let worker = &session.worker;
+    let hashing = destination.hashing.as_deref();
+    let key = hashing.and_then(|hashing| hash_key::of_connection(hashing, session));
     let mut last = None;
     loop {
-        let picked = destination.cluster.pick(
+        let picked = destination.cluster.pick_by_key(
+            key,
             &exchange.tried,
             Instant::now(),
             &mut worker.rng.borrow_mut(),

@@ -3,12 +3,17 @@
 //! The decisions are pure functions of figures and chance; this file brings them together with the live figures. It knows
 //! nothing of health: [`super::view`] has already decided who may be picked.
 //!
-//! `load_factor` has no file: it is [`peak_ewma`] over a [`Sampler`] of the weights that endpoints report ([`super::reported`]).
+//! `maglev` and `ring_hash` share [`hashed`], which has the order of endpoints for each key. Two have no file: `random` is one draw
+//! of a [`Sampler`], and `load_factor` is [`peak_ewma`] over a [`Sampler`] of the weights that endpoints report
+//! ([`super::reported`]).
 
+mod hashed;
 mod least_connections;
 mod least_request;
 mod lowest_load;
+mod maglev;
 mod peak_ewma;
+mod ring_hash;
 mod round_robin;
 mod sample;
 mod weighted_round_robin;
@@ -16,13 +21,15 @@ mod weighted_round_robin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashed::Hashed;
+pub(super) use hashed::Table;
 pub use peak_ewma::LATENCY_INITIAL;
 use sample::Sampler;
 use weighted_round_robin::Schedule;
 
 use super::endpoint::{Endpoint, EndpointId, LATENCY_DECAY};
 use super::reported;
-use crate::model::Policy;
+use crate::model::{self, Balance, Policy};
 
 /// The endpoints of one priority level, arranged for their policy.
 #[derive(Debug)]
@@ -40,25 +47,35 @@ struct Member {
 
 #[derive(Debug)]
 enum Rule {
+    Random(Sampler),
     RoundRobin,
     WeightedRoundRobin(Schedule),
-    LeastRequest(Sampler),
+    LeastRequest(Sampler, model::LeastRequest),
     LeastConnections(Sampler),
     PeakEwma(Sampler),
     LowestLoad,
+    Hashed(Hashed),
 }
 
 impl Balancer {
     /// For endpoints of weights above 0; there is at least one. `now` is for those who go by reports, whose weights take the place
-    /// of the configured ones while there are any.
-    pub(super) fn new(policy: Policy, endpoints: Vec<Arc<Endpoint>>, now: u64) -> Self {
+    /// of the configured ones while there are any. `table` is that of all endpoints, for those who hash.
+    pub(super) fn new(
+        balance: &Balance,
+        endpoints: Vec<Arc<Endpoint>>,
+        table: Option<&Arc<Table>>,
+        now: u64,
+    ) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|e| e.model.weight).collect();
-        let reported = match policy.weighs_by_load() {
+        let reported = match balance.policy.weighs_by_load() {
             true => reported_weights(&endpoints, now),
             false => None,
         };
         let drawn_by = reported.as_ref().unwrap_or(&weights);
-        let rule = Rule::new(policy, drawn_by);
+        let rule = match table {
+            Some(table) => Rule::Hashed(Hashed::new(table, &endpoints, drawn_by)),
+            None => Rule::new(balance, drawn_by),
+        };
         let total: f64 = drawn_by.iter().map(|weight| f64::from(*weight)).sum();
         let mean = total / drawn_by.len() as f64;
         let burden = |weight: &u32| match (&rule, &reported) {
@@ -76,9 +93,11 @@ impl Balancer {
         }
     }
 
-    /// One of the endpoints. `turn` counts the picks of the cluster, for the policies that go in turns.
+    /// One of the endpoints. `key` is what the request is, for the policies that hash; `turn` counts the picks of the cluster, for those
+    /// that go in turns.
     pub(super) fn pick(
         &self,
+        key: Option<u64>,
         now: u64,
         turn: &AtomicU64,
         rng: &mut fastrand::Rng,
@@ -86,29 +105,37 @@ impl Balancer {
         let count = self.members.len();
         let index = match &self.rule {
             _ if count == 1 => 0,
+            Rule::Random(sampler) => sampler.one(rng),
             Rule::RoundRobin => round_robin::pick(count, turn.fetch_add(1, Ordering::Relaxed)),
             Rule::WeightedRoundRobin(schedule) => {
                 schedule.pick(turn.fetch_add(1, Ordering::Relaxed))
             }
-            Rule::LeastRequest(sampler) => {
-                least_request::pick(sampler, |index| self.in_flight(index), rng)
+            Rule::LeastRequest(sampler, settings) => {
+                least_request::pick(sampler, *settings, |index| self.in_flight(index), rng)
             }
             Rule::LeastConnections(sampler) => {
                 least_connections::pick(sampler, |index| self.open(index), rng)
             }
             Rule::PeakEwma(sampler) => peak_ewma::pick(sampler, |index| self.pace(index, now), rng),
             Rule::LowestLoad => lowest_load::pick(count, |index| self.reported(index, now), rng),
+            Rule::Hashed(hashed) => {
+                hashed.pick(key, |index, bound| self.has_room(index, bound), rng)
+            }
         };
         &self.members[index].endpoint
     }
 
-    /// The best of those not in `avoid`, all of them looked at: for retries.
+    /// The best of those not in `avoid`: for retries. All of them are looked at; but who hashes takes the next one in the key's order.
     pub(super) fn pick_other(
         &self,
+        key: Option<u64>,
         avoid: &[EndpointId],
         now: u64,
         rng: &mut fastrand::Rng,
     ) -> Option<&Arc<Endpoint>> {
+        if let Some(next) = self.next_in_order(key, avoid) {
+            return Some(next);
+        }
         let mut best: Option<(f32, &Arc<Endpoint>)> = None;
         for (index, member) in self.members.iter().enumerate() {
             if avoid.contains(&member.endpoint.id) {
@@ -122,21 +149,39 @@ impl Balancer {
         best.map(|(_, endpoint)| endpoint)
     }
 
+    fn next_in_order(&self, key: Option<u64>, avoid: &[EndpointId]) -> Option<&Arc<Endpoint>> {
+        let Rule::Hashed(hashed) = &self.rule else {
+            return None;
+        };
+        let is_new = |index: usize| !avoid.contains(&self.members[index].endpoint.id);
+        let index = hashed.first(key?, is_new)?;
+        Some(&self.members[index].endpoint)
+    }
+
     /// What the policy compares, with chance among equals; where it does not compare, chance by weight alone.
     fn cost(&self, index: usize, now: u64, rng: &mut fastrand::Rng) -> f32 {
         let chance = rng.f32();
         match &self.rule {
-            Rule::RoundRobin | Rule::WeightedRoundRobin(_) => {
+            Rule::Random(_) | Rule::RoundRobin | Rule::WeightedRoundRobin(_) | Rule::Hashed(_) => {
                 // The least of exponential variables is each one with a chance by its rate.
                 -(1.0 - chance).ln() * self.members[index].burden
             }
-            Rule::LeastRequest(_) => {
+            Rule::LeastRequest(..) => {
                 (self.in_flight(index) as f32 + chance) * self.members[index].burden
             }
             Rule::LeastConnections(_) => self.open(index).0 + chance * 1e-3,
             Rule::PeakEwma(_) => self.pace(index, now).cost() * (1.0 + chance * 1e-3),
             Rule::LowestLoad => self.reported(index, now).unwrap_or(0.0) + chance * 1e-3,
         }
+    }
+
+    /// Whether it may hold one request more, where nobody is to hold more than so much of the mean. Those that the whole cluster holds
+    /// are taken for those of its members.
+    fn has_room(&self, index: usize, bound: f32) -> bool {
+        let Member { endpoint, burden } = &self.members[index];
+        let share = 1.0 / (self.members.len() as f32 * burden);
+        let held_by_all = endpoint.shared().limits.requests();
+        endpoint.in_flight() < hashed::capacity(bound, held_by_all, share)
     }
 
     fn in_flight(&self, index: usize) -> u32 {
@@ -166,16 +211,22 @@ impl Balancer {
 }
 
 impl Rule {
-    fn new(policy: Policy, weights: &[u32]) -> Rule {
+    fn new(balance: &Balance, weights: &[u32]) -> Rule {
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        match policy {
+        match balance.policy {
+            // Who hashes has a table, unless there is nobody to pick.
+            Policy::Random | Policy::Maglev | Policy::RingHash => {
+                Rule::Random(Sampler::new(weights))
+            }
             Policy::RoundRobin | Policy::WeightedRoundRobin | Policy::AutoWeightedRoundRobin => {
                 match equal {
                     true => Rule::RoundRobin,
                     false => Rule::WeightedRoundRobin(Schedule::new(weights)),
                 }
             }
-            Policy::LeastRequest => Rule::LeastRequest(Sampler::new(weights)),
+            Policy::LeastRequest => {
+                Rule::LeastRequest(Sampler::new(weights), balance.least_request)
+            }
             Policy::LeastConnections => Rule::LeastConnections(Sampler::new(weights)),
             Policy::PeakEwma | Policy::LoadFactor => Rule::PeakEwma(Sampler::new(weights)),
             Policy::LowestLoad => Rule::LowestLoad,

@@ -8,7 +8,7 @@ impl Scene {
         match self.cluster.sheds(self.now) {
             true => self
                 .cluster
-                .pick_admitting(class, &[], self.now, &mut self.rng),
+                .pick_admitting(class, None, &[], self.now, &mut self.rng),
             false => self.cluster.pick(&[], self.now, &mut self.rng),
         }
     }

@@ -65,7 +65,7 @@ fn five_failures_in_a_row_eject_and_one_probe_brings_back() {
     assert!(probe.is_probe());
     assert_eq!(scene.picked(1, 100), 0);
     scene.settle(probe, Outcome::Success);
-    assert!(scene.picked(1, 99) > 0);
+    assert!(scene.picked(1, 990) > 0);
     scene.now += seconds(11.0);
     assert_eq!(scene.picked(1, 99), 33);
     let ejections = scene.cluster.endpoints().endpoints[0].ejections_total();

@@ -2,6 +2,7 @@
 
 mod admitted;
 mod events;
+mod hashing;
 mod health;
 mod history;
 mod limits;
@@ -22,7 +23,10 @@ use super::*;
 use crate::base::rng::for_test;
 use crate::model::{Circuit, EndpointState, Outlier, Policy};
 
-const POLICIES: [Policy; 7] = [
+const POLICIES: [Policy; 10] = [
+    Policy::Maglev,
+    Policy::RingHash,
+    Policy::Random,
     Policy::RoundRobin,
     Policy::WeightedRoundRobin,
     Policy::LeastRequest,

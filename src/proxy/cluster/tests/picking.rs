@@ -42,11 +42,48 @@ fn weights_are_kept_by_every_policy_idle_and_busy() {
         // Chances of weight / (active + 1) settle where the actives are as the weights' square roots.
         let expected = match policy {
             Policy::LeastRequest => 200..300,
+            // Seven standard deviations of blind chance.
+            Policy::Random | Policy::Maglev | Policy::RingHash => 240..360,
             _ => 270..330,
         };
         assert!(expected.contains(&busy), "{policy:?} {busy}");
         drop(held);
     }
+}
+
+#[test]
+fn random_is_blind_to_what_endpoints_hold() {
+    let mut scene = Scene::new(with_policy(Policy::Random), 0);
+    let weighted = |port: u16| model::Endpoint {
+        weight: port.into(),
+        ..endpoint(port)
+    };
+    scene.cluster.set_endpoints((1..=4).map(weighted).collect());
+    let _held: Vec<Lease> = (0..1_000).map(|_| scene.pick()).collect();
+    let mut counts = [0.0; 4];
+    for port in scene.ports(40_000) {
+        counts[usize::from(port) - 1] += 1.0;
+    }
+    let expected = [4_000.0, 8_000.0, 12_000.0, 16_000.0];
+    let square = |(count, expected): (f64, f64)| (count - expected).powi(2) / expected;
+    let chi_square: f64 = std::iter::zip(counts, expected).map(square).sum();
+    // Of 3 degrees of freedom; once in a million by chance.
+    assert!(chi_square < 30.7, "{counts:?}");
+}
+
+#[test]
+fn least_request_compares_as_many_as_it_is_told() {
+    let mut service = with_policy(Policy::LeastRequest);
+    service.balance.least_request.choices = 10;
+    let mut scene = Scene::new(service, 4);
+    let held: Vec<Lease> = (0..400).map(|_| scene.pick()).collect();
+    let set = scene.cluster.endpoints();
+    let in_flight: Vec<u32> = set.endpoints.iter().map(|e| e.in_flight()).collect();
+    assert!(
+        in_flight.iter().all(|held| (96..=104).contains(held)),
+        "{in_flight:?}"
+    );
+    drop(held);
 }
 
 #[test]
