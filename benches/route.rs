@@ -40,6 +40,7 @@ fn rule(conditions: RouteMatch) -> Rule {
         matches: vec![conditions],
         filters: Vec::new(),
         backends: Vec::new(),
+        mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
         hedge: None,

@@ -10,8 +10,8 @@ use crate::api::Rejection;
 use crate::config::Problem;
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, HedgeAfter, HostPattern, Lane, LaneLimit, PathMatch,
-    PathNormalization, Route, Service, Snapshot, ValueMatch,
+    BackendTarget, CircuitBreaker, Class, Filter, HedgeAfter, HostPattern, Lane, LaneLimit,
+    PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
@@ -172,6 +172,14 @@ fn route_view(route: &Route) -> Value {
                     "weight": backend.weight,
                 }),
                 BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "weight": backend.weight}),
+            }).collect::<Vec<_>>(),
+            "filters": rule.filters.iter().map(Filter::kind).collect::<Vec<_>>(),
+            "mirrors": rule.mirrors.iter().map(|mirror| match &mirror.target {
+                BackendTarget::Cluster(key) => json!({
+                    "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port,
+                    "share": mirror.share,
+                }),
+                BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "share": mirror.share}),
             }).collect::<Vec<_>>(),
             "timeouts": {
                 "request_ms": rule.timeouts.request.map(|limit| limit.as_millis() as u64),

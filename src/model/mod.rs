@@ -26,7 +26,7 @@ pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
     Backend, BackendTarget, DirectResponse, Fault, FaultInjection, Filter, HeaderMatch,
-    HeaderModifier, Hedge, HedgeAfter, PathMatch, PathModifier, QueryMatch, RateLimit,
+    HeaderModifier, Hedge, HedgeAfter, Mirror, PathMatch, PathModifier, QueryMatch, RateLimit,
     RateLimitKey, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule, ServiceParent,
     Timeouts, UrlRewrite, ValueMatch, What,
 };

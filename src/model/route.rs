@@ -34,6 +34,7 @@ pub struct Rule {
     pub matches: Vec<RouteMatch>,
     pub filters: Vec<Filter>,
     pub backends: Vec<Backend>,
+    pub mirrors: Vec<Mirror>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
     pub hedge: Option<Hedge>,
@@ -85,6 +86,14 @@ pub struct Backend {
     /// A share of the sum over the rule's backends; 0 gets nothing.
     pub weight: u32,
     pub filters: Vec<Filter>,
+}
+
+/// Another service that gets copies of requests (`RequestMirror`).
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    pub target: BackendTarget,
+    /// Of requests, 0 to 1.
+    pub share: f64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

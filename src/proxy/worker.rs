@@ -62,7 +62,26 @@ pub struct Worker {
     draining_since: Cell<Option<Instant>>,
     /// Idle downstream connections that are to close because descriptors are short.
     shedding: Cell<usize>,
+    /// Copies of requests that are under way.
+    pub copies: Copies,
     shared: Arc<Shared>,
+}
+
+/// How many copies of requests are under way.
+#[derive(Default)]
+pub struct Copies(Cell<usize>);
+
+impl Copies {
+    /// One more, where there are fewer than `max`.
+    pub fn begin(&self, max: usize) -> bool {
+        let room = self.0.get() < max;
+        self.0.set(self.0.get() + usize::from(room));
+        room
+    }
+
+    pub fn end(&self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// What the workers and the control thread share.
@@ -150,6 +169,7 @@ impl Worker {
             connections: RefCell::default(),
             exchanges: RefCell::default(),
             draining_since: Cell::new(None),
+            copies: Copies::default(),
             shedding: Cell::new(0),
             shared,
         }

@@ -16,6 +16,7 @@ mod health;
 mod hedging;
 mod lanes;
 mod load;
+mod mirror;
 mod redirect;
 mod registry;
 mod reload;

@@ -275,6 +275,7 @@ fn tcp_route(
             weight: 1,
             filters: Vec::new(),
         }],
+        mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
         hedge: None,

@@ -10,7 +10,7 @@ use crate::config::spec::{
     AllowedNamespaces, BackendRef, Document, Form, Kind, ListenerProtocol, ListenerSpec,
     ParentKind, ParentRef, RouteSpec, Spec,
 };
-use crate::model::{Backend, BackendTarget, HostPattern, Name, Route, Rule, ServiceParent};
+use crate::model::{Backend, BackendTarget, HostPattern, Mirror, Name, Route, Rule, ServiceParent};
 
 /// A route as it was compiled, and the document it was compiled from.
 pub struct CachedRoute {
@@ -299,13 +299,26 @@ impl RouteCompiler<'_, '_> {
         }
         let rules = self.part.spec.rules.iter().zip(targets);
         let rules = rules.map(|(rule, targets)| {
-            let backends = rule.backends.iter().zip(targets);
+            let mut targets = targets.into_iter();
+            let backends = rule
+                .backends
+                .iter()
+                .zip(targets.by_ref())
+                .collect::<Vec<_>>();
+            let mirrors = rule.mirrors.iter().zip(targets);
             Rule {
                 name: rule.name.clone(),
                 matches: rule.matches.clone(),
                 filters: rule.filters.clone(),
                 backends: backends
+                    .into_iter()
                     .map(|(backend, target)| compiled_backend(backend, target))
+                    .collect(),
+                mirrors: mirrors
+                    .map(|(mirror, target)| Mirror {
+                        target,
+                        share: mirror.share,
+                    })
                     .collect(),
                 timeouts: rule.timeouts,
                 retry: rule.retry.clone(),
@@ -321,11 +334,12 @@ impl RouteCompiler<'_, '_> {
         })
     }
 
-    /// What each rule's backends resolve to.
+    /// What each rule's backends and then its mirrors resolve to.
     fn targets(&mut self, reach: &Reach) -> Vec<Vec<BackendTarget>> {
         let rules = self.part.spec.rules.iter();
         let targets = rules.map(|rule| {
-            let backends = rule.backends.iter();
+            let mirrors = rule.mirrors.iter().map(|mirror| &mirror.backend);
+            let backends = rule.backends.iter().chain(mirrors);
             backends
                 .map(|backend| self.target(backend, reach))
                 .collect()
@@ -388,9 +402,8 @@ fn compiled_backend(backend: &BackendRef, target: BackendTarget) -> Backend {
 }
 
 fn route_targets(route: &Route) -> impl Iterator<Item = &BackendTarget> {
-    route
-        .rules
-        .iter()
-        .flat_map(|rule| &rule.backends)
-        .map(|backend| &backend.target)
+    route.rules.iter().flat_map(|rule| {
+        let backends = rule.backends.iter().map(|backend| &backend.target);
+        backends.chain(rule.mirrors.iter().map(|mirror| &mirror.target))
+    })
 }

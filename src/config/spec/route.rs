@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::filter::{Place, filters};
+use super::filter::{Filters, MirrorSpec, Place, filters};
 use super::route_match::{everything, route_match};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
@@ -37,6 +37,7 @@ pub struct RuleSpec {
     pub name: Option<Arc<str>>,
     pub matches: Vec<RouteMatch>,
     pub filters: Vec<Filter>,
+    pub mirrors: Vec<MirrorSpec>,
     pub backends: Vec<BackendRef>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
@@ -76,6 +77,7 @@ fn rules(fields: &mut Fields<'_, '_>) -> Vec<RuleSpec> {
         name: None,
         matches: vec![everything()],
         filters: Vec::new(),
+        mirrors: Vec::new(),
         backends: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
@@ -132,7 +134,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
         Some(false) => Place::Rule,
         Some(true) | None => Place::RuleAlone,
     };
-    let filters = filters(fields, place, &matches);
+    let Filters { filters, mirrors } = filters(fields, place, &matches);
     let backends = backends(fields, &matches, &filters);
     let timeouts = fields.optional("timeouts", |cursor| cursor.fields(timeouts));
     let retry = fields.optional("retry", |cursor| {
@@ -143,6 +145,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
         name,
         matches,
         filters,
+        mirrors,
         backends,
         timeouts: timeouts.unwrap_or_default(),
         retry,
@@ -185,7 +188,7 @@ fn backend(
 ) -> Option<BackendRef> {
     let reference = service_ref(fields);
     let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
-    let filters = filters(fields, place, matches);
+    let Filters { filters, .. } = filters(fields, place, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
         filters,

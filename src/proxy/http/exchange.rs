@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::head::{Fields, RequestHead};
+use super::mirror::Copies;
 use crate::proxy::cluster::EndpointId;
 use crate::proxy::filter::Grant;
 use crate::telemetry::flags::{Flag, Flags};
@@ -33,6 +34,8 @@ pub struct Exchange {
     pub grant: Option<Box<Grant>>,
     /// How long the request is held back on purpose.
     pub delay: Option<Duration>,
+    /// For other services, once the body has come.
+    pub copies: Option<Box<Copies>>,
     /// What the client has asked for, where backends are asked for something else.
     pub asked: Option<Box<Asked>>,
     /// Endpoints that were tried for it.
@@ -62,6 +65,7 @@ impl Exchange {
             series: None,
             grant: None,
             delay: None,
+            copies: None,
             asked: None,
             tried: SmallVec::new(),
         }

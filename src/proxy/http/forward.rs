@@ -17,8 +17,9 @@ use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
+use super::replay::Replay;
 use super::tries::{self, Answered};
-use super::{admission, admitted, headers, load_report, pause, plan, respond, tunnel};
+use super::{admission, admitted, headers, load_report, mirror, pause, plan, respond, tunnel};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
@@ -27,6 +28,7 @@ use crate::proxy::filter::{Chain, FilterAnswer};
 use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
 use crate::proxy::lane::Lane;
+use crate::proxy::route::Mirror;
 pub use crate::proxy::session::Session;
 use crate::proxy::settings::Settings;
 use crate::telemetry::flags::Flag;
@@ -57,6 +59,8 @@ pub struct Plan<'a> {
     pub deadline: Option<Deadline>,
     pub retry: Option<&'a Retry>,
     pub hedging: Option<&'a Hedging>,
+    /// Who else gets the request.
+    pub mirrors: &'a [Mirror<Arc<Destination>>],
     pub on_half_close: OnHalfClose,
     /// In front of the application; None lets everything in.
     pub lane: Option<&'a Lane>,
@@ -224,17 +228,20 @@ async fn walk<D: Downstream>(
     headers::forwarded(&mut scratch.request, session);
     let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
     let mut pass = plan::enter(session, &mut plan, exchange)?;
-    for chain in plan.filters.into_iter().flatten() {
-        if chain.rewrites() {
-            exchange.keep_asked(&scratch.request);
-        }
-        chain.on_request(&mut scratch.request);
+    let [of_rule, of_backend] = plan.filters;
+    apply(of_rule, &mut scratch.request, exchange);
+    if !plan.mirrors.is_empty() {
+        exchange.copies = mirror::begin(session, &plan, &scratch.request, scratch.limits);
     }
+    apply(of_backend, &mut scratch.request, exchange);
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
     if let Some(delay) = exchange.delay {
         exchange.flag(Flag::FaultDelay);
         Box::pin(pause::until(exchange.start + delay, &plan, down)).await?;
+    }
+    if let Some(copies) = exchange.copies.take_if(|_| down.size() == Size::None) {
+        copies.send(&session.worker, None);
     }
     let lane = plan.lane.or(plan.destination.lane.as_ref());
     let slot = match lane {
@@ -289,6 +296,16 @@ async fn walk<D: Downstream>(
     Ok(served)
 }
 
+fn apply(chain: Option<&Chain>, request: &mut RequestHead, exchange: &mut Exchange) {
+    let Some(chain) = chain else {
+        return;
+    };
+    if chain.rewrites() {
+        exchange.keep_asked(request);
+    }
+    chain.on_request(request);
+}
+
 /// There is no whole answer; where that is the service's doing, its circuit hears of it.
 fn lost(pass: Option<Pass>, ended: Ended, exchange: &Exchange) -> Ended {
     if let Some(mut pass) = pass
@@ -317,6 +334,10 @@ async fn relay<D: Downstream>(
         began,
         undelivered,
     } = answered;
+    // What has been sent whole by now need not wait for the end of the answer.
+    if let Some(copies) = exchange.copies.take_if(|_| request.is_done()) {
+        send_copies(session, *copies, &replay);
+    }
     let latency = began.elapsed();
     let outcome = tries::outcome_of(&scratch.response, undelivered);
     lease.answered(outcome, latency, began + latency);
@@ -375,6 +396,12 @@ async fn relay<D: Downstream>(
     .await;
     exchange.bytes_in = exchange.bytes_in.max(request.bytes);
     exchange.bytes_out = response.bytes;
+    if let Some(copies) = exchange.copies.take() {
+        match request.is_done() {
+            true => send_copies(session, *copies, &replay),
+            false => copies.skip(),
+        }
+    }
     match ended {
         Ok(()) => {
             lease.settle(outcome, latency, Instant::now());
@@ -393,6 +420,15 @@ async fn relay<D: Downstream>(
             lease.settle(outcome, latency, Instant::now());
             Err(Ended::Cut(failure))
         }
+    }
+}
+
+/// What was kept for a repetition is what is copied.
+#[cold]
+fn send_copies(session: &Session, copies: mirror::Copies, replay: &Replay) {
+    match replay.whole() {
+        Some(body) => copies.send(&session.worker, Some(body)),
+        None => copies.skip(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod head;
 pub mod headers;
 pub mod hedge;
 pub mod load_report;
+pub mod mirror;
 mod pause;
 pub mod plan;
 pub mod repeats;

@@ -41,6 +41,11 @@ impl Replay {
         self.complete
     }
 
+    /// All that has been sent, where all of it is kept.
+    pub fn whole(&self) -> Option<&[u8]> {
+        self.complete.then_some(&self.kept)
+    }
+
     /// Nothing of the body has been sent.
     pub fn is_untouched(&self) -> bool {
         self.complete && self.kept.is_empty()

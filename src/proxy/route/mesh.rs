@@ -147,6 +147,7 @@ mod tests {
             matches: vec![conditions],
             filters: Vec::new(),
             backends: Vec::new(),
+            mirrors: Vec::new(),
             timeouts: Timeouts::default(),
             retry: None,
             hedge: None,

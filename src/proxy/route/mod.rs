@@ -24,7 +24,7 @@ pub use host::HostMap;
 pub use listeners::{ListenerRoutes, Listeners};
 pub use mesh::MeshRoutes;
 pub use normalize::{PathRefused, normalize};
-pub use rule::{Backend, BackendChoice, CompiledRule};
+pub use rule::{Backend, BackendChoice, CompiledRule, Mirror};
 pub use table::{Found, Table};
 pub use view::{HeadView, without_port};
 

@@ -203,6 +203,7 @@ fn rule(matches: Vec<RouteMatch>) -> Rule {
         matches,
         filters: Vec::new(),
         backends: Vec::new(),
+        mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
         hedge: None,

@@ -19,6 +19,8 @@ pub struct CompiledRule<T> {
     pub filters: Chain,
     /// Counts the answers that no backend has a part in.
     pub requests: Arc<RequestSeries>,
+    /// Who else gets requests.
+    pub mirrors: Box<[Mirror<T>]>,
     backends: Vec<Slot<T>>,
     split: Split,
 }
@@ -32,6 +34,28 @@ pub struct Backend<T> {
     /// Boxed, because it is large and few rules have one.
     pub hedging: Option<Box<Hedging>>,
     pub requests: Arc<RequestSeries>,
+}
+
+/// Another service that gets copies of requests.
+#[derive(Debug)]
+pub struct Mirror<T> {
+    pub target: T,
+    /// Of 2³² requests.
+    share: u64,
+}
+
+impl<T> Mirror<T> {
+    fn new(model: &model::Mirror, target: T) -> Self {
+        Self {
+            target,
+            share: (model.share * 2f64.powi(32)) as u64,
+        }
+    }
+
+    /// Whether this request is copied.
+    pub fn is_chosen(&self, rng: &mut fastrand::Rng) -> bool {
+        u64::from(rng.u32(..)) < self.share
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +83,14 @@ impl<T> CompiledRule<T> {
     ) -> Self {
         let rule = &route.rules[index];
         let label = label(route, index);
+        let mirrors = rule
+            .mirrors
+            .iter()
+            .filter_map(|mirror| match &mirror.target {
+                model::BackendTarget::Cluster(key) => Some(Mirror::new(mirror, resolve(key))),
+                model::BackendTarget::Invalid(_) => None,
+            });
+        let mirrors = mirrors.collect();
         let slot = |backend: &model::Backend| match &backend.target {
             model::BackendTarget::Invalid(reason) => Slot::Invalid(reason.clone()),
             model::BackendTarget::Cluster(key) => Slot::Cluster(Backend {
@@ -76,6 +108,7 @@ impl<T> CompiledRule<T> {
             index,
             filters: Chain::compile(&rule.filters, &rule.matches),
             requests: requests.series(&label, ""),
+            mirrors,
             backends: rule.backends.iter().map(slot).collect(),
             split: Split::new(rule.backends.iter().map(|backend| backend.weight)),
             route: route.clone(),

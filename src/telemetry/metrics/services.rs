@@ -32,6 +32,10 @@ pub struct ServiceSeries {
     pub hedges_lost: Count,
     /// Requests that were not sent to a second endpoint, since so many were already.
     pub hedges_refused: Count,
+    /// Copies of requests to other services.
+    pub mirrored: Count,
+    /// Copies that were not sent: the body was too long, or too many were under way.
+    pub mirrors_skipped: Count,
     /// Connections made.
     pub connects: Count,
     pub connect_failures: Count,
@@ -97,6 +101,16 @@ impl ServiceSeries {
                 "pillion_upstream_not_admitted_total",
                 "Requests that were not sent, since no lane would have let their class in.",
                 &self.not_admitted,
+            ),
+            (
+                "pillion_upstream_mirrored_total",
+                "Copies of requests to other services.",
+                &self.mirrored,
+            ),
+            (
+                "pillion_upstream_mirrors_skipped_total",
+                "Copies that were not sent: the body was too long, or too many were under way.",
+                &self.mirrors_skipped,
             ),
             (
                 "pillion_upstream_connects_total",

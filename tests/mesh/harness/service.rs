@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
@@ -25,7 +25,7 @@ const ADDRESS_VARIABLE: &str = "PILLION_TEST_ADDRESS";
 
 /// An application behind the mesh: answers every request with its name, over HTTP/1 and HTTP/2. `/slow` takes a while, `/work/40`
 /// takes 40 ms, and `/hold` takes until [`Service::release`]. `/busy` says that it is at its limit. A request with `x-echo` is answered
-/// with itself: method and target, then a line for each field.
+/// with itself: method and target, then a line for each field, then its body.
 pub struct Service {
     pub name: String,
     pub address: SocketAddr,
@@ -34,6 +34,7 @@ pub struct Service {
     /// Everything is answered with 503.
     failing: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
+    echoed: Arc<Mutex<String>>,
     relay: Arc<OnceLock<Relay>>,
     runs: Runs,
     released: watch::Sender<bool>,
@@ -62,6 +63,7 @@ impl Service {
             ..Mood::default()
         };
         let (failing, asked) = (mood.failing.clone(), mood.asked.clone());
+        let echoed = mood.echoed.clone();
         let relay = mood.relay.clone();
         let task = tokio::spawn(serve(listener, name.to_owned(), mood));
         Self {
@@ -70,6 +72,7 @@ impl Service {
             ill,
             failing,
             asked,
+            echoed,
             relay,
             runs: Runs::Here(task),
             released,
@@ -86,6 +89,7 @@ impl Service {
             ill: Arc::default(),
             failing: Arc::default(),
             asked: Arc::default(),
+            echoed: Arc::default(),
             relay: Arc::default(),
             runs,
             released: watch::channel(false).0,
@@ -115,6 +119,12 @@ impl Service {
     /// How many requests it has got; only one that runs inside the test tells.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The last request with `x-echo`, as it was answered; only one that runs inside the test tells.
+    pub fn echoed(&self) -> String {
+        let echoed = self.echoed.lock();
+        echoed.expect("nothing panics while it is held").clone()
     }
 
     /// It answers what this one answers from now on, and passes on or not what the mesh has added to a request; only one that runs
@@ -200,6 +210,8 @@ struct Mood {
     failing: Arc<AtomicBool>,
     /// Requests that have come.
     asked: Arc<AtomicUsize>,
+    /// The last request that was answered with itself.
+    echoed: Arc<Mutex<String>>,
     /// Everything is asked of another service.
     relay: Arc<OnceLock<Relay>>,
     /// `/healthz` and `/hold` are answered with 503.
@@ -213,6 +225,7 @@ impl Default for Mood {
         Self {
             failing: Arc::default(),
             asked: Arc::default(),
+            echoed: Arc::default(),
             relay: Arc::default(),
             ill: Arc::default(),
             holds: watch::channel(false).1,
@@ -291,27 +304,38 @@ async fn answer(
     if let Some(relay) = mood.relay.get() {
         return Ok(relay.answer(&request).await);
     }
-    let body = match request.headers().contains_key("x-echo") {
-        true => as_text(&request),
+    let (path, echoes) = (
+        request.uri().path().to_owned(),
+        request.headers().contains_key("x-echo"),
+    );
+    let body = match echoes {
+        true => as_text(request).await,
         false => name,
     };
+    if echoes {
+        let mut echoed = mood.echoed.lock().expect("nothing panics while it is held");
+        echoed.clone_from(&body);
+    }
     let mut response = Response::new(Full::from(body));
-    if request.uri().path() == "/busy" {
+    if path == "/busy" {
         let says = HeaderValue::from_static(Service::BUSY);
         response.headers_mut().insert("endpoint-load-metrics", says);
     }
-    let ill = matches!(request.uri().path(), "/healthz" | "/hold");
+    let ill = matches!(&*path, "/healthz" | "/hold");
     if ill && mood.ill.load(Ordering::Relaxed) || mood.failing.load(Ordering::Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)
 }
 
-fn as_text(request: &Request<Incoming>) -> String {
+async fn as_text(request: Request<Incoming>) -> String {
     let fields = request.headers().iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes());
         format!("{name}: {value}\n")
     });
     let fields: String = fields.collect();
-    format!("{} {}\n{fields}", request.method(), request.uri())
+    let head = format!("{} {}\n{fields}", request.method(), request.uri());
+    let body = request.into_body().collect().await;
+    let body = body.map_or_else(|error| error.to_string().into(), Collected::to_bytes);
+    head + &String::from_utf8_lossy(&body)
 }

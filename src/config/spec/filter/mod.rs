@@ -5,9 +5,12 @@ mod direct_response;
 mod fault;
 mod headers;
 mod limits;
+mod mirror;
 mod path;
 mod redirect;
 mod rewrite;
+
+pub use mirror::MirrorSpec;
 
 use crate::config::decode::{Cursor, Fields};
 use crate::model::{Filter, RouteMatch};
@@ -24,6 +27,19 @@ enum FilterKind {
     FaultInjection,
     RateLimit,
     RequestSizeLimit,
+    RequestMirror,
+}
+
+/// The filters of a rule or backend, and the services that its requests are copied to.
+pub(in crate::config::spec) struct Filters {
+    pub filters: Vec<Filter>,
+    pub mirrors: Vec<MirrorSpec>,
+}
+
+/// One entry of the list.
+enum Entry {
+    Filter(Filter),
+    Mirror(MirrorSpec),
 }
 
 /// Where a list of filters stands.
@@ -44,15 +60,39 @@ pub(in crate::config::spec) fn filters(
     fields: &mut Fields<'_, '_>,
     place: Place,
     matches: &[RouteMatch],
-) -> Vec<Filter> {
-    let mut read: Vec<Filter> = Vec::new();
+) -> Filters {
+    let mut read = Filters {
+        filters: Vec::new(),
+        mirrors: Vec::new(),
+    };
     fields.list("filters", |cursor| {
-        let filter = cursor.fields(|fields| filter(fields, matches))?;
-        fits(cursor, &filter, place, &read)?;
-        read.push(filter);
+        match cursor.fields(|fields| entry(fields, matches))? {
+            Entry::Filter(filter) => {
+                fits(cursor, &filter, place, &read.filters)?;
+                read.filters.push(filter);
+            }
+            Entry::Mirror(_) if place != Place::Rule => {
+                let message = "requests are copied for a whole rule that has backends";
+                return cursor.error(message, "write it among the filters of such a rule");
+            }
+            Entry::Mirror(mirror) => read.mirrors.push(mirror),
+        }
         Some(())
     });
     read
+}
+
+fn entry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Entry> {
+    let Some(kind) = fields.required("type", filter_kind) else {
+        fields.ignore_rest();
+        return None;
+    };
+    match kind {
+        FilterKind::RequestMirror => fields
+            .required("requestMirror", |cursor| cursor.fields(mirror::mirror))
+            .map(Entry::Mirror),
+        kind => filter(fields, kind, matches).map(Entry::Filter),
+    }
 }
 
 /// Whether a filter may stand there, and with those before it.
@@ -83,11 +123,7 @@ fn fits(cursor: Cursor<'_>, filter: &Filter, place: Place, before: &[Filter]) ->
     Some(())
 }
 
-fn filter(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Filter> {
-    let Some(kind) = fields.required("type", filter_kind) else {
-        fields.ignore_rest();
-        return None;
-    };
+fn filter(fields: &mut Fields<'_, '_>, kind: FilterKind, matches: &[RouteMatch]) -> Option<Filter> {
     let headers = |cursor: Cursor<'_>| cursor.fields(headers::header_modifier);
     match kind {
         FilterKind::RequestHeaders => fields
@@ -129,12 +165,13 @@ fn filter(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Filter>
                 cursor.fields(limits::size_limit)
             })
             .map(Filter::RequestSizeLimit),
+        FilterKind::RequestMirror => None,
     }
 }
 
 fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
     match cursor.text()? {
-        "RequestMirror" | "ExtensionRef" | "ExternalAuth" => cursor.error(
+        "ExtensionRef" | "ExternalAuth" => cursor.error(
             "this filter is not built yet",
             "leave it out; the others are",
         ),
@@ -148,6 +185,7 @@ fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
             ("FaultInjection", FilterKind::FaultInjection),
             ("RateLimit", FilterKind::RateLimit),
             ("RequestSizeLimit", FilterKind::RequestSizeLimit),
+            ("RequestMirror", FilterKind::RequestMirror),
         ]),
     }
 }
