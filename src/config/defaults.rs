@@ -42,6 +42,8 @@ pub const CHOICES: RangeInclusive<u64> = 2..=10;
 pub const BIAS_MAX: f64 = 100.0;
 /// The largest table of `maglev`, as in Envoy; each service that has one costs every proxy four bytes a place.
 pub const TABLE_SIZE: RangeInclusive<u64> = 2..=5_000_011;
+/// Of a cookie that says where a client's requests go.
+pub const COOKIE_PATH: &str = "/";
 /// Of the mean, in percent.
 pub const BOUNDED_LOAD: RangeInclusive<u32> = 100..=1_000;
 /// Most failures in a row that a circuit breaker may wait for, and most requests that try an open circuit at once.

@@ -1,12 +1,13 @@
 //! Documents to snapshots and problems, as users write them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Loader, Problem, Severity, Source, validate};
 use crate::model::{
     BackendTarget, ClusterKey, Discipline, Filter, Floors, HashKey, Hashing, HealthCheck,
-    HealthProbe, Lane, LaneLimit, LeastRequest, Name, OnHalfClose, PathAction, PathNormalization,
-    Snapshot,
+    HealthProbe, IssuedCookie, Lane, LaneLimit, LeastRequest, Name, OnHalfClose, PathAction,
+    PathNormalization, Snapshot,
 };
 
 fn sources(text: &str) -> Vec<Source> {
@@ -159,12 +160,22 @@ fn policies_that_hash_go_by_the_source_address_unless_told() {
     for balance in ["maglev", "{policy: ring_hash}"] {
         assert_eq!(*hashing(balance).unwrap(), Hashing::default());
     }
-    let all = "{policy: ring_hash, hash_on: [{header: X-User}, {cookie: sid}, {query: user}, path, source_address], \
+    let all = "{policy: ring_hash, hash_on: [{header: X-User}, {cookie: sid}, {cookie: home, ttl: 1h}, {query: user}, path, source_address], \
                ring_hash: {minimum_ring_size: 10, maximum_ring_size: 20}, bounded_load: 150%}";
     let expected = Hashing {
         keys: vec![
             HashKey::Header("X-User".into()),
-            HashKey::Cookie("sid".into()),
+            HashKey::Cookie {
+                name: "sid".into(),
+                issued: None,
+            },
+            HashKey::Cookie {
+                name: "home".into(),
+                issued: Some(IssuedCookie {
+                    ttl: Duration::from_secs(3_600),
+                    path: "/".into(),
+                }),
+            },
             HashKey::Query("user".into()),
             HashKey::Path,
             HashKey::SourceAddress,
@@ -201,7 +212,7 @@ fn a_lane_is_what_was_said_and_else_adaptive_by_class() {
         limit: LaneLimit::Fixed(16),
         discipline: Discipline::Mlfq,
         queue_max: 64,
-        queue_timeout: std::time::Duration::from_secs(1),
+        queue_timeout: Duration::from_secs(1),
         floors,
         tenant: Some("x-tenant".into()),
         class_from: vec!["10.0.0.0/8".parse().unwrap()],

@@ -31,8 +31,8 @@ pub use route::{
     Timeouts, UrlRewrite, ValueMatch, What,
 };
 pub use service::{
-    Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, LeastRequest, Outlier, Policy,
-    Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
+    Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, IssuedCookie, LeastRequest,
+    Outlier, Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
 };
 pub use sidecar::{AppHealth, AppPort, AppProbe, InboundMode, Sidecar};
 pub use snapshot::Snapshot;

@@ -167,13 +167,25 @@ pub enum HashKey {
     /// The first value of the header with this name.
     Header(Arc<str>),
     /// The value of the cookie with this name.
-    Cookie(Arc<str>),
+    Cookie {
+        name: Arc<str>,
+        /// How the proxy gives one to who has none; None leaves it to others.
+        issued: Option<IssuedCookie>,
+    },
     /// The first value of this parameter, as it is written.
     Query(Arc<str>),
     /// The path that the endpoint is asked for, without the query.
     Path,
     /// The address that the connection comes from, without the port.
     SourceAddress,
+}
+
+/// What a client is told of a cookie that the proxy gives it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IssuedCookie {
+    /// How long it is kept; 0 is until the browser closes.
+    pub ttl: Duration,
+    pub path: Arc<str>,
 }
 
 /// An endpoint that comes back gets its weight × max(10 %, time since ÷ window).

@@ -87,3 +87,30 @@ async fn who_has_no_other_key_is_told_by_the_address_it_comes_from() {
     }
     assert_eq!(answered.len(), 1, "{answered:?}");
 }
+
+#[tokio::test]
+async fn a_browser_is_given_a_cookie_and_stays_where_it_came() {
+    let mesh = Mesh::new();
+    let mut services = Vec::new();
+    for name in ["a", "b", "c"] {
+        services.push(Service::start(name).await);
+    }
+    let addresses: Vec<SocketAddr> = services.iter().map(|service| service.address).collect();
+    let balance = "balance: {policy: maglev, hash_on: {cookie: home, ttl: 1h}}\n";
+    let documents = |address| gateway_to_addresses(&addresses, balance, address);
+    let gateway = mesh.gateway(documents).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    let mut answered = BTreeSet::new();
+    for _ in 0..60 {
+        let first = client.get("/").await.expect("an answer");
+        let field = first.headers["set-cookie"].to_str().expect("ASCII");
+        let (cookie, rest) = field.split_once("; ").expect("attributes");
+        assert_eq!(rest, "Path=/; Max-Age=3600; HttpOnly");
+        let headers = [("cookie", "theme=dark"), ("cookie", cookie)];
+        let second = client.get_with("/", &headers).await.expect("an answer");
+        assert_eq!(second.body, first.body);
+        assert!(!second.headers.contains_key("set-cookie"));
+        answered.insert(first.body);
+    }
+    assert_eq!(answered.len(), 3, "each browser has a cookie of its own");
+}

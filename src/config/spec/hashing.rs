@@ -1,12 +1,13 @@
 //! `balance:` of the policies that hash: what of a request, and into what.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::service::is_for;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::yaml::Value;
-use crate::model::{HashKey, Hashing, Policy};
+use crate::model::{HashKey, Hashing, IssuedCookie, Policy};
 
 const BOTH: [Policy; 2] = [Policy::Maglev, Policy::RingHash];
 
@@ -53,10 +54,12 @@ fn key(cursor: Cursor<'_>) -> Option<HashKey> {
 
 fn named_key(fields: &mut Fields<'_, '_>) -> Option<HashKey> {
     let header = fields.optional("header", |c| c.header_name().map(HashKey::Header));
-    let cookie = fields.optional("cookie", |c| cookie_name(c).map(HashKey::Cookie));
+    let cookie = fields.optional("cookie", cookie_name);
     let query = fields.optional("query", |c| {
         c.filled_text().map(|name| HashKey::Query(name.into()))
     });
+    let issued = issued_cookie(fields);
+    let cookie = cookie.map(|name| HashKey::Cookie { name, issued });
     let given = ["header", "cookie", "query"];
     match given.iter().filter(|key| fields.has(key)).count() {
         1 => header.or(cookie).or(query),
@@ -71,8 +74,38 @@ fn named_key(fields: &mut Fields<'_, '_>) -> Option<HashKey> {
     }
 }
 
+/// What is said of a cookie besides its name, where the proxy is to give it.
+fn issued_cookie(fields: &mut Fields<'_, '_>) -> Option<IssuedCookie> {
+    let is_cookie = fields.has("cookie");
+    let ttl = fields.optional("ttl", |c| match is_cookie {
+        true => c.duration(),
+        false => c.error("only a cookie has this", "leave it out"),
+    });
+    let is_issued = fields.has("ttl");
+    let path = fields.optional("path", |c| match is_issued {
+        true => cookie_path(c),
+        false => c.error(
+            "this is said of a cookie that the proxy gives",
+            "say `ttl` too, or leave it out; `hash_on: path` hashes the path",
+        ),
+    });
+    Some(IssuedCookie {
+        ttl: ttl?,
+        path: path.unwrap_or_else(|| defaults::COOKIE_PATH.into()),
+    })
+}
+
+/// A path in which nothing ends the attribute.
+fn cookie_path(cursor: Cursor<'_>) -> Option<Arc<str>> {
+    let path = cursor.absolute_path()?;
+    match path.contains(';') {
+        true => cursor.error(format!("`{path}` is no path for a cookie"), "without `;`"),
+        false => Some(path),
+    }
+}
+
 /// Cookies are named by the same letters as headers.
-fn cookie_name(cursor: Cursor<'_>) -> Option<std::sync::Arc<str>> {
+fn cookie_name(cursor: Cursor<'_>) -> Option<Arc<str>> {
     let text = cursor.text()?;
     match http::HeaderName::from_bytes(text.as_bytes()) {
         Ok(_) => Some(text.into()),

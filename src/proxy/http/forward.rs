@@ -19,7 +19,9 @@ use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::replay::Replay;
 use super::tries::{self, Answered};
-use super::{admission, admitted, headers, load_report, mirror, pause, plan, respond, tunnel};
+use super::{
+    admission, admitted, hash_key, headers, load_report, mirror, pause, plan, respond, tunnel,
+};
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
@@ -270,6 +272,10 @@ async fn walk<D: Downstream>(
         let outcome = tries::outcome_of(&scratch.response, answered.undelivered);
         let at = exchange.first_byte.unwrap_or(exchange.start);
         pass.answered(outcome, exchange.start, at);
+    }
+    if let Some(hashing) = &plan.destination.hashing {
+        let fields = &mut scratch.response.fields;
+        hash_key::issue(hashing, session, &scratch.request, exchange.start, fields);
     }
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;

@@ -365,7 +365,8 @@ fn pick(
         Instant::now()
     };
     let hashing = plan.destination.hashing.as_deref();
-    let key = hashing.and_then(|hashing| hash_key::of_request(hashing, session, head));
+    let key =
+        hashing.and_then(|hashing| hash_key::of_request(hashing, session, head, exchange.start));
     let mut rng = session.worker.rng.borrow_mut();
     let picked = match cluster.sheds(now) {
         false => cluster.pick_by_key(key, &exchange.tried, now, &mut rng),
