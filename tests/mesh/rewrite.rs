@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use crate::harness::{Client, Mesh, Service, Target};
+use crate::harness::{Client, Mesh, Service, Target, eventually};
 
 /// What the client asks of `shop.test`, and what the backend is asked for.
 const PATHS: [(&str, &str); 10] = [
@@ -54,6 +54,27 @@ async fn backends_are_asked_as_another_host() {
     assert!(seen.starts_with("GET /host/a\n"), "{seen}");
     assert!(seen.contains("\nhost: inner.test\n"), "{seen}");
     assert!(seen.contains("\nx-forwarded-host: shop.test\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_log_keeps_what_the_client_asked_for() {
+    let mesh = Mesh::new();
+    let service = Service::start("shop").await;
+    let bootstrap = "access_log: {path: access.log}\n";
+    let gateway = mesh
+        .gateway_with(bootstrap, |address| documents(address, &service))
+        .await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    for path in ["/old/7?x=1", "/host/a"] {
+        client.get(path).await.expect("the gateway answers");
+    }
+    eventually("the log says so", async || {
+        let log = std::fs::read_to_string(mesh.folder().join("access.log")).ok()?;
+        let lines = [r#""path":"/old/7?x=1""#, r#""path":"/host/a""#];
+        let all = lines.iter().all(|line| log.contains(line));
+        (all && log.matches(r#""authority":"shop.test""#).count() == 2).then_some(())
+    })
+    .await;
 }
 
 async fn seen(client: &mut Client, path: &str) -> String {

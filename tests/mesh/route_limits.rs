@@ -52,6 +52,30 @@ async fn each_key_has_a_rate_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_client_is_told_by_its_address_which_only_a_trusted_proxy_may_say() {
+    for (trusted, first, second) in [
+        ("[127.0.0.0/8, 10.0.0.0/8]", 200, 200),
+        ("[10.0.0.0/8]", 200, 429),
+    ] {
+        let mesh = Mesh::new();
+        let service = Service::start("shop").await;
+        let bootstrap = format!("trusted_networks: {trusted}\n");
+        let documents = |address| documents(address, &service);
+        let gateway = mesh.gateway_with(&bootstrap, documents).await;
+        let mut client = client(&gateway);
+        let mut status = async |forwarded: &str| {
+            let fields = [("x-forwarded-for", forwarded)];
+            let answer = client.get_with("/source", &fields).await;
+            answer.expect("an answer").status
+        };
+        assert_eq!(status("198.51.100.1").await, first);
+        // What the client itself has put before is not believed; 10.0.0.7 is a proxy between.
+        assert_eq!(status("198.51.100.1, 198.51.100.2, 10.0.0.7").await, second);
+        assert_eq!(status("203.0.113.9, 198.51.100.2").await, 429);
+    }
+}
+
+#[tokio::test]
 async fn a_rate_is_kept_over_a_reload_of_other_documents() {
     let mesh = Mesh::new();
     let service = Service::start("shop").await;
@@ -165,6 +189,10 @@ fn documents(gateway: SocketAddr, service: &Service) -> String {
         (
             "/user",
             "{type: RateLimit, rateLimit: {requests: 1, per: 1h, key: {header: x-user}}}",
+        ),
+        (
+            "/source",
+            "{type: RateLimit, rateLimit: {requests: 1, per: 1h, key: source}}",
         ),
         (
             "/size",
