@@ -159,6 +159,9 @@ async fn requests_are_refused_and_delayed_on_purpose() {
     let (answer, took) = get(&[("x-delay", "150ms")]).await;
     assert_eq!(answer.status, 200);
     assert!(took >= Duration::from_millis(150), "{took:?}");
+    let (answer, took) = get(&[("x-delay", "150ms"), ("x-abort", "503")]).await;
+    assert_eq!(answer.status, 503);
+    assert!(took >= Duration::from_millis(150), "{took:?}");
     // The route gives a request one second.
     let (answer, took) = get(&[("x-delay", "30s")]).await;
     assert_eq!(answer.status, 504);

@@ -228,7 +228,14 @@ async fn walk<D: Downstream>(
         return Box::pin(tunnel::connect(session, &routing, down, scratch, exchange)).await;
     }
     headers::forwarded(&mut scratch.request, session);
-    let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
+    let found = plan::find(session, &routing, &mut scratch.request, exchange).await;
+    let mut plan = match found {
+        Ok(plan) => plan,
+        Err(ended) => {
+            hold_back(exchange, None, OnHalfClose::default(), down).await?;
+            return Err(ended);
+        }
+    };
     let mut pass = plan::enter(session, &mut plan, exchange)?;
     let [of_rule, of_backend] = plan.filters;
     apply(of_rule, &mut scratch.request, exchange);
@@ -238,10 +245,7 @@ async fn walk<D: Downstream>(
     apply(of_backend, &mut scratch.request, exchange);
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
-    if let Some(delay) = exchange.delay {
-        exchange.flag(Flag::FaultDelay);
-        Box::pin(pause::until(exchange.start + delay, &plan, down)).await?;
-    }
+    hold_back(exchange, plan.deadline, plan.on_half_close, down).await?;
     if let Some(copies) = exchange.copies.take_if(|_| down.size() == Size::None) {
         copies.send(&session.worker, None);
     }
@@ -300,6 +304,21 @@ async fn walk<D: Downstream>(
         slot.done();
     }
     Ok(served)
+}
+
+/// Where a filter delays the request on purpose.
+async fn hold_back<D: Downstream>(
+    exchange: &mut Exchange,
+    deadline: Option<Deadline>,
+    on_half_close: OnHalfClose,
+    down: &mut D,
+) -> Result<(), Ended> {
+    let Some(delay) = exchange.delay else {
+        return Ok(());
+    };
+    exchange.flag(Flag::FaultDelay);
+    let until = exchange.start + delay;
+    Box::pin(pause::until(until, deadline, on_half_close, down)).await
 }
 
 fn apply(chain: Option<&Chain>, request: &mut RequestHead, exchange: &mut Exchange) {

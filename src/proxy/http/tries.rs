@@ -413,5 +413,6 @@ async fn back_off<D: Downstream>(
         .min(BACKOFF_MAX.max(minimum))
         .max(pause);
     let jitter = base.mul_f64(session.worker.rng.borrow_mut().f64() / 2.0);
-    pause::until(Instant::now() + base + jitter, plan, down).await
+    let until = Instant::now() + base + jitter;
+    pause::until(until, plan.deadline, plan.on_half_close, down).await
 }
