@@ -162,8 +162,16 @@ async fn end<D: Downstream>(
     down: &mut D,
     scratch: &Scratch,
     exchange: &mut Exchange,
-    ended: Ended,
+    mut ended: Ended,
 ) -> Served {
+    // What a filter refuses or answers may be delayed on purpose as well.
+    if let Some(delay) = exchange.delay.take() {
+        exchange.flag(Flag::FaultDelay);
+        let until = exchange.start + delay;
+        if let Err(left) = pause::until(until, None, OnHalfClose::default(), down).await {
+            ended = left;
+        }
+    }
     let (failure, started) = match ended {
         Ended::Answered(answer) => {
             return end_answered(down, &scratch.request, exchange, &answer).await;
@@ -228,14 +236,7 @@ async fn walk<D: Downstream>(
         return Box::pin(tunnel::connect(session, &routing, down, scratch, exchange)).await;
     }
     headers::forwarded(&mut scratch.request, session);
-    let found = plan::find(session, &routing, &mut scratch.request, exchange).await;
-    let mut plan = match found {
-        Ok(plan) => plan,
-        Err(ended) => {
-            hold_back(exchange, None, OnHalfClose::default(), down).await?;
-            return Err(ended);
-        }
-    };
+    let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
     let mut pass = plan::enter(session, &mut plan, exchange)?;
     let [of_rule, of_backend] = plan.filters;
     apply(of_rule, &mut scratch.request, exchange);
@@ -245,7 +246,11 @@ async fn walk<D: Downstream>(
     apply(of_backend, &mut scratch.request, exchange);
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
-    hold_back(exchange, plan.deadline, plan.on_half_close, down).await?;
+    if let Some(delay) = exchange.delay.take() {
+        exchange.flag(Flag::FaultDelay);
+        let until = exchange.start + delay;
+        Box::pin(pause::until(until, plan.deadline, plan.on_half_close, down)).await?;
+    }
     if let Some(copies) = exchange.copies.take_if(|_| down.size() == Size::None) {
         copies.send(&session.worker, None);
     }
@@ -304,21 +309,6 @@ async fn walk<D: Downstream>(
         slot.done();
     }
     Ok(served)
-}
-
-/// Where a filter delays the request on purpose.
-async fn hold_back<D: Downstream>(
-    exchange: &mut Exchange,
-    deadline: Option<Deadline>,
-    on_half_close: OnHalfClose,
-    down: &mut D,
-) -> Result<(), Ended> {
-    let Some(delay) = exchange.delay else {
-        return Ok(());
-    };
-    exchange.flag(Flag::FaultDelay);
-    let until = exchange.start + delay;
-    Box::pin(pause::until(until, deadline, on_half_close, down)).await
 }
 
 fn apply(chain: Option<&Chain>, request: &mut RequestHead, exchange: &mut Exchange) {

@@ -35,6 +35,7 @@ pub fn of_request(
 }
 
 /// Gives the client the cookie that its request was hashed by, where it had none. The application's own cookies stay.
+#[cold]
 pub fn issue(
     hashing: &Hashing,
     session: &Session,

@@ -99,16 +99,12 @@ pub async fn answer(
     head: &ResponseHead,
     body: &[u8],
 ) -> Result<u64, Cut> {
-    let has_body = !matches!(head.status, 204 | 304);
-    let size = match has_body {
-        true => Size::Exact(body.len() as u64),
-        false => Size::None,
+    let is_head_only = request.method == Method::Head || matches!(head.status, 204 | 304);
+    let (size, mut rest) = match is_head_only {
+        true => (Size::None, &[][..]),
+        false => (Size::Exact(body.len() as u64), body),
     };
     down.send_head(head, size)?;
-    let mut rest = match request.method {
-        Method::Head => &[],
-        _ => body,
-    };
     while !rest.is_empty() {
         let count = poll_fn(|cx| down.poll_write(cx, rest)).await?;
         rest = &rest[count..];
