@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use crate::harness::{Load, Mesh, Service, Target};
+use crate::harness::{Load, Mesh, Service, Target, documents};
 
 #[tokio::test]
 async fn a_canary_gets_its_share() {
@@ -50,14 +50,12 @@ fn split(
     gateway: SocketAddr,
 ) -> String {
     format!(
-        "kind: Gateway\nname: edge\naddress: {}\nlisteners: [{{name: http, port: {}, protocol: HTTP}}]\n---\n\
-         kind: HTTPRoute\nname: shop\nhostnames: [shop.test]\nrules:\n  - backendRefs:\n      \
+        "{}kind: HTTPRoute\nname: shop\nhostnames: [shop.test]\nrules:\n  - backendRefs:\n      \
          - {{name: shop-v1, port: 80, weight: {stable_weight}}}\n      - {{name: shop-v2, port: 80, weight: {canary_weight}}}\n---\n\
          kind: Service\nname: shop\nports: [{{port: 80, protocol: http}}]\n\
          subsets: {{shop-v1: {{version: v1}}, shop-v2: {{version: v2}}}}\nendpoints:\n  \
          - {{address: \"{}\", labels: {{version: v1}}}}\n  - {{address: \"{}\", labels: {{version: v2}}}}\n",
-        gateway.ip(),
-        gateway.port(),
+        documents::edge(gateway),
         stable.address,
         canary.address
     )

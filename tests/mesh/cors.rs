@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use hyper::header::HeaderMap;
 
+use crate::harness::documents::{below, edge, route, service};
 use crate::harness::{Answer, Client, Mesh, Service, Target};
 
 const ALLOW_ORIGIN: &str = "access-control-allow-origin";
@@ -121,56 +122,29 @@ fn expect(headers: &HeaderMap, expected: &[(&str, &str)]) {
     }
 }
 
-/// In the form of Kubernetes.
-fn documents(gateway: SocketAddr, service: &Service) -> String {
+fn documents(gateway: SocketAddr, shop: &Service) -> String {
     let listed = "allowOrigins: [https://www.foo.com, 'https://*.bar.com'], allowMethods: [GET, OPTIONS], \
                   allowHeaders: [x-header-1, x-header-2], exposeHeaders: [x-header-3, x-header-4], \
                   allowCredentials: true, maxAge: 3600";
     let any = "allowOrigins: ['*'], allowMethods: ['*'], allowHeaders: ['*']";
+    let with_credentials = format!("{any}, allowCredentials: true");
     let rules = [
-        ("/listed", listed.to_owned(), "shop"),
-        ("/any", any.to_owned(), "shop"),
-        (
-            "/any-with-credentials",
-            format!("{any}, allowCredentials: true"),
-            "shop",
-        ),
-        ("/nobody", listed.to_owned(), "nobody"),
+        ("/listed", listed, "shop"),
+        ("/any", any, "shop"),
+        ("/any-with-credentials", &with_credentials, "shop"),
+        ("/nobody", listed, "nobody"),
     ];
     let rules = rules.map(|(path, cors, backend)| {
-        format!(
-            "    - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]\n      \
-             filters: [{{type: CORS, cors: {{{cors}}}}}]\n      \
-             backendRefs: [{{name: {backend}, port: 80}}]\n"
-        )
+        let rest = format!(
+            "filters: [{{type: CORS, cors: {{{cors}}}}}], backendRefs: [{{name: {backend}, port: 80}}]"
+        );
+        below(path, &rest)
     });
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-{}---
-kind: Service
-name: shop
-ports: [{{port: 80, protocol: http}}]
-endpoints: [{{address: "{}"}}]
----
-kind: Service
-name: nobody
-ports: [{{port: 80, protocol: http}}]
-"#,
-        gateway.ip(),
-        gateway.port(),
-        rules.concat(),
-        service.address,
-    )
+    [
+        edge(gateway),
+        route("shop", &rules),
+        service("shop", &[shop.address]),
+        service("nobody", &[]),
+    ]
+    .concat()
 }

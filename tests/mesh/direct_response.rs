@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use crate::harness::documents::{below, edge, route};
 use crate::harness::{Client, Mesh, Target};
 
 /// Method, path, and the answer: status, body, and what the head says of its length and type.
@@ -48,7 +49,6 @@ async fn the_proxy_answers_what_the_route_says_and_the_connection_stays() {
     }
 }
 
-/// In the form of Kubernetes.
 fn documents(gateway: SocketAddr) -> String {
     let answers = [
         ("/body", r#"statusCode: 200, body: {string: "Hello.\n"}"#),
@@ -60,28 +60,10 @@ fn documents(gateway: SocketAddr) -> String {
         ),
     ];
     let rules = answers.map(|(path, answer)| {
-        format!(
-            "    - matches: [{{path: {{type: Exact, value: {path}}}}}]\n      \
-             filters: [{{type: DirectResponse, directResponse: {{{answer}}}}}]\n"
+        below(
+            path,
+            &format!("filters: [{{type: DirectResponse, directResponse: {{{answer}}}}}]"),
         )
     });
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-{}"#,
-        gateway.ip(),
-        gateway.port(),
-        rules.concat()
-    )
+    edge(gateway) + &route("shop", &rules)
 }

@@ -1,4 +1,4 @@
-use crate::harness::{Load, Mesh, Service, Target};
+use crate::harness::{Load, Mesh, Service, Target, documents};
 
 #[tokio::test]
 async fn killing_one_of_three_endpoints_under_load_fails_no_idempotent_request() {
@@ -85,11 +85,9 @@ pub fn gateway_to_addresses(
         .map(|address| format!("{{address: \"{address}\"}}"))
         .collect();
     format!(
-        "kind: Gateway\nname: edge\naddress: {}\nlisteners: [{{name: http, port: {}, protocol: HTTP}}]\n---\n\
-         kind: HTTPRoute\nname: shop\nhostnames: [shop.test]\nrules: [{{backendRefs: [{{name: shop, port: 80}}]}}]\n---\n\
+        "{}kind: HTTPRoute\nname: shop\nhostnames: [shop.test]\nrules: [{{backendRefs: [{{name: shop, port: 80}}]}}]\n---\n\
          kind: Service\nname: shop\nports: [{{port: 80, protocol: http}}]\nendpoints: [{}]\n{more}",
-        gateway.ip(),
-        gateway.port(),
+        documents::edge(gateway),
         endpoints.join(", ")
     )
 }

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use hyper::Method;
 
+use crate::harness::documents::{below, edge, route, service};
 use crate::harness::{Client, Load, Mesh, Service, Sidecar, Target, eventually};
 
 struct Scene {
@@ -110,70 +111,42 @@ async fn a_share_of_requests_is_copied() {
     assert_eq!(scene.other.asked(), 0);
 }
 
-/// In the form of Kubernetes.
 fn documents(gateway: SocketAddr, services: [&Service; 3]) -> String {
     let mirror = |name: &str, more: &str| {
         format!(
             "{{type: RequestMirror, requestMirror: {{backendRef: {{name: {name}, port: 80}}{more}}}}}"
         )
     };
+    let fifth = ", fraction: {numerator: 1, denominator: 5}";
+    let shop = "name: shop, port: 80";
+    // So that `shop` does not hold.
+    let rewritten = "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /}}}], \
+                     name: shop, port: 80";
     let rules = [
         (
             "/all",
-            format!("{}, {}", mirror("shadow", ""), mirror("other", "")),
+            [mirror("shadow", ""), mirror("other", "")].join(", "),
+            shop,
         ),
-        ("/hold", mirror("shadow", ", percent: 100")),
-        ("/shadow-only", mirror("shadow", "")),
+        ("/hold", mirror("shadow", ", percent: 100"), rewritten),
+        ("/shadow-only", mirror("shadow", ""), shop),
         (
             "/share",
-            format!(
-                "{}, {}",
-                mirror("shadow", ", fraction: {numerator: 1, denominator: 5}"),
-                mirror("other", ", percent: 0")
-            ),
+            [mirror("shadow", fifth), mirror("other", ", percent: 0")].join(", "),
+            shop,
         ),
-        ("/nobody", mirror("nobody", "")),
+        ("/nobody", mirror("nobody", ""), shop),
     ];
-    let rules = rules.map(|(path, filters)| {
-        let rewrite = match path {
-            "/hold" => {
-                "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /}}}], "
-            }
-            _ => "",
-        };
-        format!(
-            "    - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]\n      filters: [{filters}]\n      \
-             backendRefs: [{{{rewrite}name: shop, port: 80}}]\n"
-        )
+    let rules = rules.map(|(path, filters, backend)| {
+        let rest = format!("filters: [{filters}], backendRefs: [{{{backend}}}]");
+        below(path, &rest)
     });
-    let services = services.map(|service| {
-        format!(
-            "---\nkind: Service\nname: {}\nports: [{{port: 80, protocol: http}}]\nendpoints: [{{address: \"{}\"}}]\n",
-            service.name, service.address
-        )
-    });
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-{}---
-kind: Service
-name: nobody
-ports: [{{port: 80, protocol: http}}]
-{}"#,
-        gateway.ip(),
-        gateway.port(),
-        rules.concat(),
+    let services = services.map(|one| service(&one.name, &[one.address]));
+    [
+        edge(gateway),
+        route("shop", &rules),
+        service("nobody", &[]),
         services.concat(),
-    )
+    ]
+    .concat()
 }

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use crate::harness::documents::{below, edge, route};
 use crate::harness::{Answer, Client, Mesh, Target};
 
 /// Method, path, status, and where the client is sent behind the host `shop.test`.
@@ -48,39 +49,20 @@ fn location(answer: &Answer) -> &str {
     location.expect("the tests use ASCII")
 }
 
-/// In the form of Kubernetes.
 fn documents(gateway: SocketAddr) -> String {
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-    - matches: [{{path: {{type: PathPrefix, value: /basket}}}}]
-      filters:
-        - type: RequestRedirect
-          requestRedirect:
-            path: {{type: ReplacePrefixMatch, replacePrefixMatch: /cart}}
-            statusCode: 308
-    - matches: [{{path: {{type: Exact, value: /secret}}}}]
-      filters:
-        - type: RequestRedirect
-          requestRedirect: {{scheme: https, statusCode: 301}}
-        - type: ResponseHeaderModifier
-          responseHeaderModifier: {{set: [{{name: strict-transport-security, value: max-age=60}}]}}
-    - filters:
-        - type: RequestRedirect
-          requestRedirect: {{path: {{type: ReplaceFullPath, replaceFullPath: /welcome}}}}
-"#,
-        gateway.ip(),
-        gateway.port()
-    )
+    let redirect =
+        |settings: &str| format!("{{type: RequestRedirect, requestRedirect: {{{settings}}}}}");
+    let basket = "path: {type: ReplacePrefixMatch, replacePrefixMatch: /cart}, statusCode: 308";
+    let secret = "scheme: https, statusCode: 301";
+    let others = "path: {type: ReplaceFullPath, replaceFullPath: /welcome}";
+    let rules = [
+        below("/basket", &format!("filters: [{}]", redirect(basket))),
+        format!(
+            "matches: [{{path: {{type: Exact, value: /secret}}}}], filters: [{}, {{type: ResponseHeaderModifier, \
+             responseHeaderModifier: {{set: [{{name: strict-transport-security, value: max-age=60}}]}}}}]",
+            redirect(secret)
+        ),
+        format!("filters: [{}]", redirect(others)),
+    ];
+    edge(gateway) + &route("shop", &rules)
 }

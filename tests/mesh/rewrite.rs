@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use crate::harness::documents::{below, edge, route, service};
 use crate::harness::{Client, Mesh, Service, Target, eventually};
 
 /// What the client asks of `shop.test`, and what the backend is asked for.
@@ -82,70 +83,34 @@ async fn seen(client: &mut Client, path: &str) -> String {
     answer.expect("the backend answers").body
 }
 
-/// In the form of Kubernetes.
-fn documents(gateway: SocketAddr, service: &Service) -> String {
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-    - matches: [{{path: {{type: PathPrefix, value: /old}}}}]
-      filters:
-        - type: URLRewrite
-          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}
-      backendRefs: [{{name: shop, port: 80}}]
-    - matches: [{{path: {{type: PathPrefix, value: /strip}}}}]
-      filters:
-        - type: URLRewrite
-          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}
-      backendRefs: [{{name: shop, port: 80}}]
-    - matches: [{{path: {{type: PathPrefix, value: /full}}}}]
-      filters:
-        - type: URLRewrite
-          urlRewrite: {{path: {{type: ReplaceFullPath, replaceFullPath: /one}}}}
-      backendRefs: [{{name: shop, port: 80}}]
-    - matches: [{{path: {{type: PathPrefix, value: /host}}}}]
-      filters:
-        - type: URLRewrite
-          urlRewrite: {{hostname: inner.test}}
-      backendRefs: [{{name: shop, port: 80}}]
-    - matches: [{{path: {{type: PathPrefix, value: /backend}}}}]
-      backendRefs:
-        - name: shop
-          port: 80
-          filters:
-            - type: URLRewrite
-              urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /chosen}}}}
-    - backendRefs: [{{name: shop, port: 80}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [all.test]
-  rules:
-    - filters:
-        - type: URLRewrite
-          urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /tenant}}}}
-      backendRefs: [{{name: shop, port: 80}}]
----
-kind: Service
-name: shop
-ports: [{{port: 80, protocol: http}}]
-endpoints: [{{address: "{}"}}]
-"#,
-        gateway.ip(),
-        gateway.port(),
-        service.address,
-    )
+fn documents(gateway: SocketAddr, shop: &Service) -> String {
+    let rewrite =
+        |settings: &str| format!("filters: [{{type: URLRewrite, urlRewrite: {{{settings}}}}}]");
+    let prefix = |path: &str| {
+        rewrite(&format!(
+            "path: {{type: ReplacePrefixMatch, replacePrefixMatch: {path}}}"
+        ))
+    };
+    let backend = |filters: &str| format!("backendRefs: [{{name: shop, port: 80{filters}}}]");
+    let plain = backend("");
+    let full = rewrite("path: {type: ReplaceFullPath, replaceFullPath: /one}");
+    let rules = [
+        below("/old", &format!("{}, {plain}", prefix("/new"))),
+        below("/strip", &format!("{}, {plain}", prefix("/"))),
+        below("/full", &format!("{full}, {plain}")),
+        below(
+            "/host",
+            &format!("{}, {plain}", rewrite("hostname: inner.test")),
+        ),
+        below("/backend", &backend(&format!(", {}", prefix("/chosen")))),
+        plain.clone(),
+    ];
+    let all = format!("{}, {plain}", prefix("/tenant"));
+    [
+        edge(gateway),
+        route("shop", &rules),
+        route("all", &[all]),
+        service("shop", &[shop.address]),
+    ]
+    .concat()
 }

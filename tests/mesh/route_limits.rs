@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 use tokio::time::Instant;
 
+use crate::harness::documents::{below, edge, route, service};
 use crate::harness::{Answer, Client, Mesh, Service, Sidecar, Target, eventually};
 
 async fn shop() -> (Mesh, Service, Sidecar) {
@@ -85,7 +86,7 @@ async fn a_rate_is_kept_over_a_reload_of_other_documents() {
     let more = "kind: HTTPRoute\nname: new\nhostnames: [new.test]\n\
                 rules: [{filters: [{type: DirectResponse, directResponse: {statusCode: 204}}]}]\n";
     let documents = documents(gateway.gateway, &service);
-    mesh.write("mesh.yaml", &format!("{documents}---\n{more}"));
+    mesh.write("mesh.yaml", &(documents + more));
     let mut probe = Client::new(Target::direct(gateway.gateway, "new.test"));
     eventually("the new document is in effect", async || {
         let answer = probe.get("/").await.expect("an answer");
@@ -182,8 +183,7 @@ async fn a_share_of_requests_meets_a_fault() {
     assert!((213..387).contains(&met), "{met}");
 }
 
-/// In the form of Kubernetes.
-fn documents(gateway: SocketAddr, service: &Service) -> String {
+fn documents(gateway: SocketAddr, shop: &Service) -> String {
     let rules = [
         (
             "/rate",
@@ -211,34 +211,10 @@ fn documents(gateway: SocketAddr, service: &Service) -> String {
         ),
     ];
     let rules = rules.map(|(path, filter)| {
-        format!(
-            "    - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]\n      filters: [{filter}]\n      \
-             timeouts: {{request: 1s}}\n      backendRefs: [{{name: shop, port: 80}}]\n"
-        )
+        let rest = format!(
+            "filters: [{filter}], timeouts: {{request: 1s}}, backendRefs: [{{name: shop, port: 80}}]"
+        );
+        below(path, &rest)
     });
-    format!(
-        r#"
-kind: Gateway
-name: edge
-address: {}
-listeners: [{{name: http, port: {}, protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  hostnames: [shop.test]
-  rules:
-{}---
-kind: Service
-name: shop
-ports: [{{port: 80, protocol: http}}]
-endpoints: [{{address: "{}"}}]
-"#,
-        gateway.ip(),
-        gateway.port(),
-        rules.concat(),
-        service.address,
-    )
+    edge(gateway) + &route("shop", &rules) + &service("shop", &[shop.address])
 }

@@ -2,6 +2,7 @@
 //! [`Journal`] of what the load saw. Nothing here sleeps to be safe; [`eventually`] polls, with a guard against hanging.
 
 mod client;
+pub mod documents;
 mod journal;
 mod load;
 mod mesh;
