@@ -177,9 +177,9 @@ fn route_view(route: &Route) -> Value {
             "mirrors": rule.mirrors.iter().map(|mirror| match &mirror.target {
                 BackendTarget::Cluster(key) => json!({
                     "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port,
-                    "share": mirror.share,
+                    "share": mirror.chance.share(),
                 }),
-                BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "share": mirror.share}),
+                BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "share": mirror.chance.share()}),
             }).collect::<Vec<_>>(),
             "timeouts": {
                 "request_ms": rule.timeouts.request.map(|limit| limit.as_millis() as u64),

@@ -33,9 +33,43 @@ pub fn scale(bits: u32, below: u32) -> u32 {
     ((u64::from(bits) * u64::from(below)) >> 32) as u32
 }
 
+/// How often something happens.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Chance(f64);
+
+impl Chance {
+    pub const ALWAYS: Chance = Chance(1.0);
+
+    /// 0 is never, 1 always.
+    pub fn of(share: f64) -> Self {
+        Self(share)
+    }
+
+    pub fn share(self) -> f64 {
+        self.0
+    }
+
+    /// Whether it happens this time.
+    pub fn falls(self, rng: &mut fastrand::Rng) -> bool {
+        rng.f64() < self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chance_falls_as_often_as_it_says() {
+        let mut rng = for_test();
+        for share in [0.0, 0.001, 0.3, 1.0] {
+            let chance = Chance::of(share);
+            let fallen = (0..100_000).filter(|_| chance.falls(&mut rng)).count() as f64 / 100_000.0;
+            // Six standard deviations.
+            let off = 6.0 * (share * (1.0 - share) / 100_000.0_f64).sqrt();
+            assert!((fallen - share).abs() <= off, "{fallen} of {share}");
+        }
+    }
 
     #[test]
     fn numbers_stay_below_their_bounds_and_reach_all_of_them() {

@@ -6,6 +6,7 @@
 
 mod cors;
 mod endpoint;
+mod filter;
 mod health;
 mod lane;
 mod listener;
@@ -19,16 +20,18 @@ mod virtual_address;
 
 pub use cors::{AnyOf, Cors, OriginHost, OriginPattern};
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
+pub use filter::{
+    DirectResponse, Fault, FaultInjection, Filter, HeaderModifier, PathModifier, RateLimit,
+    RateLimitKey, RedirectScheme, RequestRedirect, UrlRewrite, What,
+};
 pub use health::{HealthCheck, HealthProbe};
 pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
-    Backend, BackendTarget, DirectResponse, Fault, FaultInjection, Filter, HeaderMatch,
-    HeaderModifier, Hedge, HedgeAfter, Mirror, PathMatch, PathModifier, QueryMatch, RateLimit,
-    RateLimitKey, RedirectScheme, RequestRedirect, Retry, Route, RouteMatch, Rule, ServiceParent,
-    Timeouts, UrlRewrite, ValueMatch, What,
+    Backend, BackendTarget, HeaderMatch, Hedge, HedgeAfter, Mirror, PathMatch, QueryMatch, Retry,
+    Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, IssuedCookie, LeastRequest,

@@ -1,5 +1,12 @@
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
 use crate::harness::documents::{below, edge, route};
 use crate::harness::{Client, Mesh, Target};
 
@@ -47,6 +54,30 @@ async fn the_proxy_answers_what_the_route_says_and_the_connection_stays() {
         assert_eq!(field("proxy-status"), None, "{path}");
         assert_eq!(field("connection"), None, "{path}");
     }
+}
+
+/// The head says how long the body would be, and none may follow; nor is the stream reset.
+#[tokio::test]
+async fn head_gets_a_head_over_http2_from_a_route_and_from_a_refusal() {
+    let mesh = Mesh::new();
+    let gateway = mesh.gateway(documents).await;
+    let stream = TcpStream::connect(gateway.gateway).await;
+    let stream = TokioIo::new(stream.expect("the gateway listens"));
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    for (path, status) in [("/body", 200), ("/none", 404)] {
+        let request = Request::head(format!("http://shop.test{path}"));
+        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        let answer = client.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{path}");
+        assert_ne!(answer.headers()["content-length"], "0", "{path}");
+        let body = answer.into_body().collect().await.expect("an end");
+        assert!(body.to_bytes().is_empty(), "{path}");
+    }
+    drop(client);
+    connection.await.expect("it ends").expect("in order");
 }
 
 fn documents(gateway: SocketAddr) -> String {

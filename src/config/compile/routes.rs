@@ -299,25 +299,21 @@ impl RouteCompiler<'_, '_> {
         }
         let rules = self.part.spec.rules.iter().zip(targets);
         let rules = rules.map(|(rule, targets)| {
-            let mut targets = targets.into_iter();
-            let backends = rule
-                .backends
-                .iter()
-                .zip(targets.by_ref())
-                .collect::<Vec<_>>();
-            let mirrors = rule.mirrors.iter().zip(targets);
+            let mut of_backends = targets;
+            let of_mirrors = of_backends.split_off(rule.backends.len());
+            let backends = rule.backends.iter().zip(of_backends);
+            let mirrors = rule.mirrors.iter().zip(of_mirrors);
             Rule {
                 name: rule.name.clone(),
                 matches: rule.matches.clone(),
                 filters: rule.filters.clone(),
                 backends: backends
-                    .into_iter()
                     .map(|(backend, target)| compiled_backend(backend, target))
                     .collect(),
                 mirrors: mirrors
                     .map(|(mirror, target)| Mirror {
                         target,
-                        share: mirror.share,
+                        chance: mirror.chance,
                     })
                     .collect(),
                 timeouts: rule.timeouts,

@@ -24,7 +24,6 @@ use crate::proxy::http::head::{Fields, RequestHead, ResponseHead, Scheme};
 use cors::Cors;
 pub use cors::Grant;
 use direct_response::DirectResponse;
-use fault::FaultInjection;
 use headers::HeaderModifier;
 use redirect::Redirect;
 use rewrite::Rewrite;
@@ -47,7 +46,7 @@ enum Filter {
     Rewrite(Rewrite),
     Cors(Cors),
     DirectResponse(DirectResponse),
-    FaultInjection(FaultInjection),
+    FaultInjection(model::FaultInjection),
     RateLimit(model::RateLimit),
     RequestSizeLimit(u64),
 }
@@ -201,9 +200,7 @@ impl Filter {
             model::Filter::DirectResponse(response) => {
                 Filter::DirectResponse(DirectResponse::compile(response))
             }
-            model::Filter::FaultInjection(fault) => {
-                Filter::FaultInjection(FaultInjection::compile(fault))
-            }
+            model::Filter::FaultInjection(fault) => Filter::FaultInjection(fault.clone()),
             model::Filter::RateLimit(limit) => Filter::RateLimit(limit.clone()),
             model::Filter::RequestSizeLimit(max) => Filter::RequestSizeLimit(*max),
         }
@@ -230,8 +227,8 @@ impl Filter {
             Filter::DirectResponse(response) => Some(Verdict::Answer(Box::new(response.answer()))),
             Filter::FaultInjection(fault) => {
                 let rng = &mut visit.rng.borrow_mut();
-                met.delay = fault.delay(request, rng);
-                let status = fault.abort(request, rng);
+                met.delay = fault::delay(fault, request, rng);
+                let status = fault::abort(fault, request, rng);
                 status.map(|status| Verdict::Refuse(Failure::FaultInjected { status }))
             }
             Filter::RateLimit(limit) => {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::attempt;
-use super::body::{CopyError, Cut, Size};
+use super::body::{Copy, CopyError, Cut, Size};
 use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
@@ -166,9 +166,8 @@ async fn end<D: Downstream>(
 ) -> Served {
     // What a filter refuses or answers may be delayed on purpose as well.
     if let Some(delay) = exchange.delay.take() {
-        exchange.flag(Flag::FaultDelay);
-        let until = exchange.start + delay;
-        if let Err(left) = pause::until(until, None, OnHalfClose::default(), down).await {
+        let on_half_close = OnHalfClose::default();
+        if let Err(left) = hold_back(delay, exchange, None, on_half_close, down).await {
             ended = left;
         }
     }
@@ -247,9 +246,8 @@ async fn walk<D: Downstream>(
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
     if let Some(delay) = exchange.delay.take() {
-        exchange.flag(Flag::FaultDelay);
-        let until = exchange.start + delay;
-        Box::pin(pause::until(until, plan.deadline, plan.on_half_close, down)).await?;
+        let (deadline, on_half_close) = (plan.deadline, plan.on_half_close);
+        Box::pin(hold_back(delay, exchange, deadline, on_half_close, down)).await?;
     }
     if let Some(copies) = exchange.copies.take_if(|_| down.size() == Size::None) {
         copies.send(&session.worker, None);
@@ -311,6 +309,18 @@ async fn walk<D: Downstream>(
     Ok(served)
 }
 
+/// A filter delays the request on purpose.
+async fn hold_back<D: Downstream>(
+    delay: Duration,
+    exchange: &mut Exchange,
+    deadline: Option<Deadline>,
+    on_half_close: OnHalfClose,
+    down: &mut D,
+) -> Result<(), Ended> {
+    exchange.flag(Flag::FaultDelay);
+    pause::until(exchange.start + delay, deadline, on_half_close, down).await
+}
+
 fn apply(chain: Option<&Chain>, request: &mut RequestHead, exchange: &mut Exchange) {
     let Some(chain) = chain else {
         return;
@@ -349,10 +359,8 @@ async fn relay<D: Downstream>(
         began,
         undelivered,
     } = answered;
-    // What has been sent whole by now need not wait for the end of the answer.
-    if let Some(copies) = exchange.copies.take_if(|_| request.is_done()) {
-        send_copies(session, *copies, &replay);
-    }
+    // A body that has come whole by now need not wait for the end of the answer.
+    send_copies(session, exchange, &request, &replay);
     let latency = began.elapsed();
     let outcome = tries::outcome_of(&scratch.response, undelivered);
     lease.answered(outcome, latency, began + latency);
@@ -368,7 +376,7 @@ async fn relay<D: Downstream>(
     }
     let limit = plan.idle_limit(&session.worker.settings);
     let mut idle = None;
-    let mut response = super::body::Copy::default();
+    let mut response = Copy::default();
     let mut sending = !request.is_done();
     let ended = poll_fn(|cx| {
         if sending {
@@ -411,12 +419,7 @@ async fn relay<D: Downstream>(
     .await;
     exchange.bytes_in = exchange.bytes_in.max(request.bytes);
     exchange.bytes_out = response.bytes;
-    if let Some(copies) = exchange.copies.take() {
-        match request.is_done() {
-            true => send_copies(session, *copies, &replay),
-            false => copies.skip(),
-        }
-    }
+    send_copies(session, exchange, &request, &replay);
     match ended {
         Ok(()) => {
             lease.settle(outcome, latency, Instant::now());
@@ -438,12 +441,12 @@ async fn relay<D: Downstream>(
     }
 }
 
-/// What was kept for a repetition is what is copied.
-#[cold]
-fn send_copies(session: &Session, copies: mirror::Copies, replay: &Replay) {
-    match replay.whole() {
-        Some(body) => copies.send(&session.worker, Some(body)),
-        None => copies.skip(),
+/// Once the body has come whole. What was kept of it for a repetition is what is copied.
+fn send_copies(session: &Session, exchange: &mut Exchange, request: &Copy, replay: &Replay) {
+    if let Some(copies) = exchange.copies.take_if(|_| request.is_done())
+        && let Some(body) = replay.whole()
+    {
+        copies.send(&session.worker, Some(body));
     }
 }
 

@@ -29,7 +29,7 @@ const TIME_MAX: Duration = Duration::from_secs(15);
 /// Copies of one worker that are under way at once. More are not sent.
 const UNDER_WAY_MAX: usize = 256;
 
-/// A request as it goes up, and the other services that get it too.
+/// A request as it goes up, and the other services that get it too. One that is dropped instead of sent counts as skipped.
 pub struct Copies {
     destinations: SmallVec<[Arc<Destination>; 1]>,
     head: RequestHead,
@@ -48,7 +48,10 @@ pub fn begin(
         return None;
     }
     let rng = &mut session.worker.rng.borrow_mut();
-    let chosen = plan.mirrors.iter().filter(|mirror| mirror.is_chosen(rng));
+    let chosen = plan
+        .mirrors
+        .iter()
+        .filter(|mirror| mirror.chance.falls(rng));
     let destinations: SmallVec<_> = chosen.map(|mirror| mirror.target.clone()).collect();
     if destinations.is_empty() {
         return None;
@@ -64,8 +67,8 @@ pub fn begin(
 
 impl Copies {
     /// Sends them, with this body; None where the request has none.
-    pub fn send(self, worker: &Rc<Worker>, body: Option<&[u8]>) {
-        for destination in self.destinations {
+    pub fn send(mut self, worker: &Rc<Worker>, body: Option<&[u8]>) {
+        for destination in std::mem::take(&mut self.destinations) {
             if !worker.copies.begin(UNDER_WAY_MAX) {
                 destination.series.mirrors_skipped.increment();
                 continue;
@@ -85,9 +88,10 @@ impl Copies {
             });
         }
     }
+}
 
-    /// The body did not come whole, or is too long to be kept.
-    pub fn skip(self) {
+impl Drop for Copies {
+    fn drop(&mut self) {
         for destination in &self.destinations {
             destination.series.mirrors_skipped.increment();
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::split::Split;
+use crate::base::rng::Chance;
 use crate::model;
 use crate::proxy::filter::Chain;
 use crate::proxy::hedging::Hedging;
@@ -40,22 +41,8 @@ pub struct Backend<T> {
 #[derive(Debug)]
 pub struct Mirror<T> {
     pub target: T,
-    /// Of 2³² requests.
-    share: u64,
-}
-
-impl<T> Mirror<T> {
-    fn new(model: &model::Mirror, target: T) -> Self {
-        Self {
-            target,
-            share: (model.share * 2f64.powi(32)) as u64,
-        }
-    }
-
-    /// Whether this request is copied.
-    pub fn is_chosen(&self, rng: &mut fastrand::Rng) -> bool {
-        u64::from(rng.u32(..)) < self.share
-    }
+    /// Of each request.
+    pub chance: Chance,
 }
 
 #[derive(Debug)]
@@ -87,7 +74,10 @@ impl<T> CompiledRule<T> {
             .mirrors
             .iter()
             .filter_map(|mirror| match &mirror.target {
-                model::BackendTarget::Cluster(key) => Some(Mirror::new(mirror, resolve(key))),
+                model::BackendTarget::Cluster(key) => Some(Mirror {
+                    target: resolve(key),
+                    chance: mirror.chance,
+                }),
                 model::BackendTarget::Invalid(_) => None,
             });
         let mirrors = mirrors.collect();

@@ -34,7 +34,7 @@ pub struct ServiceSeries {
     pub hedges_refused: Count,
     /// Copies of requests to other services.
     pub mirrored: Count,
-    /// Copies that were not sent: the body was too long, or too many were under way.
+    /// Copies that were not sent: the body did not come or was too long, or too many were under way.
     pub mirrors_skipped: Count,
     /// Connections made.
     pub connects: Count,
@@ -109,7 +109,7 @@ impl ServiceSeries {
             ),
             (
                 "pillion_upstream_mirrors_skipped_total",
-                "Copies that were not sent: the body was too long, or too many were under way.",
+                "Copies that were not sent: the body did not come or was too long, or too many were under way.",
                 &self.mirrors_skipped,
             ),
             (

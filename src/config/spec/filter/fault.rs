@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::base::rng::Chance;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::model::{Fault, FaultInjection, What};
@@ -42,7 +43,7 @@ fn fault<T>(
     };
     Some(Fault {
         what,
-        percent: percent.unwrap_or(100.0),
+        chance: percent.map_or(Chance::ALWAYS, |percent| Chance::of(percent / 100.0)),
     })
 }
 

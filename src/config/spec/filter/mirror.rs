@@ -1,12 +1,13 @@
 use super::super::route::{BackendRef, service_ref};
+use crate::base::rng::Chance;
 use crate::config::decode::Fields;
 
 /// Another service that gets copies of requests.
 #[derive(Debug)]
 pub struct MirrorSpec {
     pub backend: BackendRef,
-    /// Of requests, 0 to 1.
-    pub share: f64,
+    /// Of each request.
+    pub chance: Chance,
 }
 
 pub(super) fn mirror(fields: &mut Fields<'_, '_>) -> Option<MirrorSpec> {
@@ -20,10 +21,10 @@ pub(super) fn mirror(fields: &mut Fields<'_, '_>) -> Option<MirrorSpec> {
             "say one of them",
         );
     }
-    let percent = percent.map(|percent| percent / 100.0);
+    let share = percent.map(|percent| percent / 100.0).or(fraction);
     Some(MirrorSpec {
         backend: backend?,
-        share: percent.or(fraction).unwrap_or(1.0),
+        chance: share.map_or(Chance::ALWAYS, Chance::of),
     })
 }
 

@@ -87,45 +87,12 @@ fn entry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Entry> {
         fields.ignore_rest();
         return None;
     };
-    match kind {
-        FilterKind::RequestMirror => fields
-            .required("requestMirror", |cursor| cursor.fields(mirror::mirror))
-            .map(Entry::Mirror),
-        kind => filter(fields, kind, matches).map(Entry::Filter),
-    }
-}
-
-/// Whether a filter may stand there, and with those before it.
-fn fits(cursor: Cursor<'_>, filter: &Filter, place: Place, before: &[Filter]) -> Option<()> {
-    let kind = std::mem::discriminant(filter);
-    // The standard allows each kind once in a list.
-    if before.iter().any(|one| std::mem::discriminant(one) == kind) {
-        return cursor.error("this type of filter is here already", "write both as one");
-    }
-    if filter.answers() && place != Place::RuleAlone {
-        let message = format!(
-            "{} is answered here, so no backend gets the request",
-            filter.kind()
-        );
-        return cursor.error(message, "leave out `backendRefs`, or write a rule for each");
-    }
-    // Two that answer, or one and a rewrite for the backend that is not asked.
-    let decides = |one: &Filter| one.answers() || matches!(one, Filter::UrlRewrite(_));
-    let excludes = |one: &Filter| decides(one) && decides(filter);
-    if let Some(other) = before.iter().find(|one| excludes(one)) {
-        let message = format!("{} and {} exclude each other", other.kind(), filter.kind());
-        return cursor.error(message, "write a rule for each");
-    }
-    if place == (Place::Backend { rewritten: true }) && filter.rewrites_path() {
-        let message = "the rule itself rewrites the path already";
-        return cursor.error(message, "write it there or here");
-    }
-    Some(())
-}
-
-fn filter(fields: &mut Fields<'_, '_>, kind: FilterKind, matches: &[RouteMatch]) -> Option<Filter> {
     let headers = |cursor: Cursor<'_>| cursor.fields(headers::header_modifier);
-    match kind {
+    let filter = match kind {
+        FilterKind::RequestMirror => {
+            let mirror = fields.required("requestMirror", |cursor| cursor.fields(mirror::mirror));
+            return mirror.map(Entry::Mirror);
+        }
         FilterKind::RequestHeaders => fields
             .required("requestHeaderModifier", headers)
             .map(Filter::RequestHeaders),
@@ -165,15 +132,43 @@ fn filter(fields: &mut Fields<'_, '_>, kind: FilterKind, matches: &[RouteMatch])
                 cursor.fields(limits::size_limit)
             })
             .map(Filter::RequestSizeLimit),
-        FilterKind::RequestMirror => None,
+    };
+    filter.map(Entry::Filter)
+}
+
+/// Whether a filter may stand there, and with those before it.
+fn fits(cursor: Cursor<'_>, filter: &Filter, place: Place, before: &[Filter]) -> Option<()> {
+    let kind = std::mem::discriminant(filter);
+    // The standard allows each kind once in a list.
+    if before.iter().any(|one| std::mem::discriminant(one) == kind) {
+        return cursor.error("this type of filter is here already", "write both as one");
     }
+    if filter.answers() && place != Place::RuleAlone {
+        let message = format!(
+            "{} is answered here, so no backend gets the request",
+            filter.kind()
+        );
+        return cursor.error(message, "leave out `backendRefs`, or write a rule for each");
+    }
+    // Two that answer, or one and a rewrite for the backend that is not asked.
+    let decides = |one: &Filter| one.answers() || matches!(one, Filter::UrlRewrite(_));
+    let excludes = |one: &Filter| decides(one) && decides(filter);
+    if let Some(other) = before.iter().find(|one| excludes(one)) {
+        let message = format!("{} and {} exclude each other", other.kind(), filter.kind());
+        return cursor.error(message, "write a rule for each");
+    }
+    if place == (Place::Backend { rewritten: true }) && filter.rewrites_path() {
+        let message = "the rule itself rewrites the path already";
+        return cursor.error(message, "write it there or here");
+    }
+    Some(())
 }
 
 fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
     match cursor.text()? {
         "ExtensionRef" | "ExternalAuth" => cursor.error(
             "this filter is not built yet",
-            "leave it out; the others are",
+            "the other filters of the standard are; see config/",
         ),
         _ => cursor.choice(&[
             ("RequestHeaderModifier", FilterKind::RequestHeaders),
