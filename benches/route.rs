@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pillion::model::{
-    HeaderMatch, HostPattern, Name, PathMatch, Route, RouteMatch, Rule, Timeouts, ValueMatch,
+    HeaderMatch, HostPattern, Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Timeouts,
+    ValueMatch,
 };
 use pillion::proxy::http::head::RequestHead;
 use pillion::proxy::route::{Found, HeadView, Table, normalize};
@@ -26,6 +27,7 @@ fn route(number: usize, host: Option<HostPattern>, path: PathMatch) -> Arc<Route
         queries: Vec::new(),
     };
     Arc::new(Route {
+        kind: RouteKind::Http,
         name: Name::local(&format!("route-{number}")),
         hostnames: host.into_iter().collect(),
         parents: Vec::new(),

@@ -37,6 +37,9 @@ pub struct Problem {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
     pub message: String,
+    /// Of the status condition that is false because of it, such as `BackendNotFound`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The line it is in.
@@ -86,6 +89,9 @@ impl std::fmt::Display for Problem {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
+        if let Some(reason) = &self.reason {
+            write!(f, " [{reason}]")?;
+        }
         match &self.hint {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),

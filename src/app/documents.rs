@@ -89,6 +89,7 @@ pub fn wire_problem(problem: &Problem) -> api::Problem {
         column: (problem.line > 0).then_some(problem.column),
         path: problem.path.clone(),
         message: problem.message.clone(),
+        reason: problem.reason.clone(),
         hint: problem.hint.clone(),
         snippet: problem.snippet.as_ref().map(|snippet| api::Snippet {
             text: snippet.text.clone(),

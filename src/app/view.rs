@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::admin::{CheckView, CircuitView, ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
-use crate::config::Problem;
+use crate::config::{Problem, status};
 use crate::lane::Reason;
 use crate::model::{
     BackendTarget, CircuitBreaker, Class, Filter, HedgeAfter, HostPattern, Lane, LaneLimit,
@@ -134,6 +134,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
         }).collect::<Vec<_>>(),
         "mesh_routes": snapshot.mesh_routes.iter().map(|route| route_view(route)).collect::<Vec<_>>(),
         "services": services.into_iter().map(|service| service_view(service)).collect::<Vec<_>>(),
+        "statuses": status::to_json(&snapshot.statuses),
     })
 }
 
@@ -154,6 +155,7 @@ fn normalization(path: &PathNormalization) -> Value {
 
 fn route_view(route: &Route) -> Value {
     json!({
+        "kind": route.kind.as_str(),
         "name": route.name.to_string(),
         "hostnames": route.hostnames.iter().map(host).collect::<Vec<_>>(),
         "rules": route.rules.iter().map(|rule| json!({
@@ -204,6 +206,7 @@ fn path(path: &PathMatch) -> Value {
             json!({"prefix": if prefix.is_empty() { "/" } else { prefix }})
         }
         PathMatch::Regex(regex) => json!({"regex": regex.as_str()}),
+        PathMatch::Method(method) => json!({"method": &**method}),
     }
 }
 

@@ -7,12 +7,15 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::config::{self, Problem, Source, bootstrap, problem, source};
+use crate::config::{self, Loader, Problem, Source, bootstrap, problem, source, status};
+use crate::model::Status;
 
 /// Checks files and folders: mesh documents together, as one mesh, and each sidecar.yaml or registry.yaml by itself.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  pillion check sidecar.yaml mesh/\n\n\
-    Exits 0 when nothing stands against applying the files (warnings do not), else 1.")]
+#[command(
+    after_help = "Examples:\n  pillion check sidecar.yaml mesh/\n  pillion check --status mesh/\n\n\
+    Exits 0 when nothing stands against applying the files (warnings do not), else 1."
+)]
 pub struct Arguments {
     /// Files, or folders of *.yaml and *.yml
     #[arg(required = true, value_name = "FILE")]
@@ -20,6 +23,9 @@ pub struct Arguments {
     /// How to print what is found
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Also show the status of each Gateway, listener and route: the conditions of the Gateway API and their reasons
+    #[arg(long)]
+    status: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,7 +38,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let report = Report::of(&arguments.files);
     // A reader that went away, such as `head`, is no failure of the check.
     let _ = match arguments.output {
-        Output::Text => report.print_text(),
+        Output::Text => report.print_text(arguments.status),
         Output::Json => report.print_json(),
     };
     if report.problems.iter().any(Problem::is_error) {
@@ -45,6 +51,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// What was found in all files.
 struct Report {
     problems: Vec<Problem>,
+    statuses: Vec<Status>,
     /// How many documents of each kind there are.
     kinds: BTreeMap<&'static str, usize>,
 }
@@ -71,16 +78,24 @@ impl Report {
             *kinds.entry(kind.as_str()).or_default() += 1;
             false
         });
-        problems.extend(config::validate(&mesh));
+        let (snapshot, found) = Loader::new().judge(&mesh);
+        problems.extend(found);
         count_kinds(&mesh, &mut kinds);
         Problem::arrange(&mut problems);
-        Self { problems, kinds }
+        Self {
+            problems,
+            statuses: snapshot.statuses,
+            kinds,
+        }
     }
 
-    fn print_text(&self) -> io::Result<()> {
+    fn print_text(&self, status: bool) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         write!(out, "{}", problem::render(&self.problems, colour))?;
+        if status {
+            write!(out, "{}", status::to_text(&self.statuses))?;
+        }
         let errors = self
             .problems
             .iter()
@@ -107,8 +122,10 @@ impl Report {
 
     fn print_json(&self) -> io::Result<()> {
         let ok = !self.problems.iter().any(Problem::is_error);
-        let report =
-            serde_json::json!({"ok": ok, "documents": self.kinds, "problems": self.problems});
+        let report = serde_json::json!({
+            "ok": ok, "documents": self.kinds, "problems": self.problems,
+            "statuses": status::to_json(&self.statuses),
+        });
         writeln!(io::stdout().lock(), "{report:#}")
     }
 }

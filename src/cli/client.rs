@@ -165,6 +165,7 @@ pub fn problem_of(problem: &api::Problem) -> Problem {
         column: problem.column.unwrap_or_default(),
         path: problem.path.clone(),
         message: problem.message.clone(),
+        reason: problem.reason.clone(),
         hint: problem.hint.clone(),
         snippet: problem
             .snippet

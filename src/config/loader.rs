@@ -23,7 +23,7 @@ pub struct Loader {
     revision: u64,
 }
 
-/// A snapshot, and what else there is to say about its documents: warnings and notes.
+/// A snapshot, and what else there is to say about its documents: warnings, notes, and errors that do not stand against it.
 #[derive(Debug)]
 pub struct Loaded {
     pub snapshot: Snapshot,
@@ -42,10 +42,8 @@ impl Loader {
     ///
     /// A document in a file (or text) takes the place of the registry's of the same kind, namespace and name.
     pub fn load(&mut self, sources: &[Source]) -> Result<Loaded, Vec<Problem>> {
-        let placed = self.read(sources);
-        let (mut snapshot, mut problems) = compile(&placed, &mut self.compiled);
-        Problem::arrange(&mut problems);
-        if problems.iter().any(Problem::is_error) {
+        let (mut snapshot, problems) = self.judge(sources);
+        if problems.iter().any(Problem::stands_against) {
             return Err(problems);
         }
         self.revision += 1;
@@ -58,10 +56,15 @@ impl Loader {
 
     /// Every problem, warning and note of these sources taken together.
     pub fn problems(&mut self, sources: &[Source]) -> Vec<Problem> {
-        match self.load(sources) {
-            Ok(loaded) => loaded.remarks,
-            Err(problems) => problems,
-        }
+        self.judge(sources).1
+    }
+
+    /// What there is of a snapshot, whatever stands against it, and every problem.
+    pub fn judge(&mut self, sources: &[Source]) -> (Snapshot, Vec<Problem>) {
+        let placed = self.read(sources);
+        let (snapshot, mut problems) = compile(&placed, &mut self.compiled);
+        Problem::arrange(&mut problems);
+        (snapshot, problems)
     }
 
     /// Every problem of `current` as it would be with `changed` in it, which takes the place of those of the same kind,

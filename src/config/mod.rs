@@ -12,6 +12,7 @@ mod loader;
 pub mod problem;
 pub mod source;
 mod spec;
+pub mod status;
 mod validate;
 pub mod watch;
 pub mod yaml;
@@ -28,3 +29,6 @@ mod tests;
 
 #[cfg(test)]
 mod fuzz;
+
+#[cfg(test)]
+mod gateway_api_tests;

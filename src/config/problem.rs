@@ -24,6 +24,9 @@ pub struct Problem {
     /// The key's path in its document, such as `rules[2].retry.attempts`; empty for the document itself.
     pub path: String,
     pub message: String,
+    /// Of the condition that a document's status then has false, such as `BackendNotFound`; see [`Problem::stands_against`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +36,7 @@ pub struct Problem {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The documents are not applied.
+    /// The documents are not applied, or, where a condition tells what is wrong, not all of them has an effect.
     Error,
     /// They are, but probably do not mean what was meant.
     Warning,
@@ -69,9 +72,16 @@ impl Problem {
             column: 0,
             path: String::new(),
             message: message.into(),
+            reason: None,
             hint: Some(hint.to_owned()).filter(|hint| !hint.is_empty()),
             snippet: None,
         }
+    }
+
+    /// Whether the documents cannot be put into effect. Where a condition tells what is wrong, they can, and the standard says what
+    /// becomes of the part that is.
+    pub fn stands_against(&self) -> bool {
+        self.is_error() && self.reason.is_none()
     }
 
     pub fn is_error(&self) -> bool {
@@ -139,6 +149,9 @@ impl Problem {
             self.message,
             style.reset
         )?;
+        if let Some(reason) = &self.reason {
+            write!(f, " [{reason}]")?;
+        }
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
@@ -235,6 +248,8 @@ pub struct Finding {
     pub severity: Severity,
     pub spot: Spot,
     pub message: String,
+    /// As [`Problem::reason`].
+    pub reason: Option<&'static str>,
     pub hint: Option<String>,
 }
 
@@ -251,6 +266,19 @@ impl Finding {
         Self::new(Severity::Note, spot, message, hint)
     }
 
+    /// What makes a condition of the document's status false: an error, but the rest of the document is in effect.
+    pub fn unmet(
+        spot: Spot,
+        reason: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::error(spot, message, hint)
+        }
+    }
+
     fn new(
         severity: Severity,
         spot: Spot,
@@ -260,6 +288,7 @@ impl Finding {
         Self {
             severity,
             spot,
+            reason: None,
             message: message.into(),
             hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
         }
@@ -297,6 +326,7 @@ impl<'t> Page<'t> {
             column: mark.column,
             path: finding.spot.path.clone(),
             message: finding.message.clone(),
+            reason: finding.reason.map(str::to_owned),
             hint: finding.hint.clone(),
             snippet: self.snippet(mark, finding.spot.end),
         }

@@ -14,7 +14,7 @@ fn sources(text: &str) -> Vec<Source> {
     vec![Source::file("mesh.yaml", text)]
 }
 
-fn snapshot(text: &str) -> Snapshot {
+pub(super) fn snapshot(text: &str) -> Snapshot {
     match Loader::new().load(&sources(text)) {
         Ok(loaded) => loaded.snapshot,
         Err(problems) => panic!("{}", super::problem::render(&problems, false)),
@@ -26,7 +26,7 @@ fn problems(text: &str) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-fn errors(text: &str) -> Vec<String> {
+pub(super) fn errors(text: &str) -> Vec<String> {
     let problems = validate(&sources(text));
     let errors = problems
         .iter()
@@ -228,12 +228,15 @@ fn a_dangling_reference_is_an_error_with_a_suggestion() {
         "name: reviews-v2, port: 8080",
         "name: reviews-v3, port: 8080",
     );
-    let expected = "mesh.yaml:7:26 rules[0].backendRefs[0].name: there is no service or subset default/reviews-v3; \
-                    did you mean `reviews-v";
+    let expected = "mesh.yaml:7:26 rules[0].backendRefs[0].name: there is no service or subset default/reviews-v3 \
+                    [BackendNotFound]; did you mean `reviews-v";
     let errors = errors(&text);
     assert!(errors[0].starts_with(expected), "{errors:?}");
     let text = REVIEWS.replace("name: reviews-v2, port: 8080", "name: reviews-v2, port: 81");
-    assert!(self::errors(&text)[0].contains("service default/reviews has no port 81; it has 8080"));
+    assert!(
+        self::errors(&text)[0]
+            .contains("service default/reviews has no port 81 [BackendNotFound]; it has 8080")
+    );
 }
 
 #[test]
@@ -506,7 +509,7 @@ rules: [{backendRefs: [{name: s, namespace: shop, port: 80}]}]
 ---
 {kind: Service, name: s, namespace: shop}
 ";
-    assert!(errors(text)[0].contains("that needs a ReferenceGrant"));
+    assert!(errors(text)[0].contains("[RefNotPermitted]; add a ReferenceGrant to `shop`"));
 }
 
 #[test]
@@ -561,7 +564,9 @@ fn a_route_follows_what_its_references_mean() {
     let first = loader.load(&sources(&port(80))).unwrap().snapshot;
     let second = loader.load(&sources(&port(81))).unwrap().snapshot;
     assert_ne!(target(&first), target(&second));
-    assert!(loader.load(&sources(route)).is_err());
+    let third = loader.load(&sources(route)).unwrap();
+    assert!(third.remarks[0].is_error() && !third.remarks[0].stands_against());
+    assert!(matches!(target(&third.snapshot), BackendTarget::Invalid(_)));
 }
 
 /// After a wanted change: `UPDATE_GOLDEN=1 cargo test --lib config`, and read the difference.

@@ -16,6 +16,7 @@ mod route;
 mod service;
 mod sidecar;
 mod snapshot;
+mod status;
 mod virtual_address;
 
 pub use cors::{AnyOf, Cors, OriginHost, OriginPattern};
@@ -31,7 +32,7 @@ pub use name::Name;
 pub use path::{PathAction, PathNormalization};
 pub use route::{
     Backend, BackendTarget, HeaderMatch, Hedge, HedgeAfter, Mirror, PathMatch, QueryMatch, Retry,
-    Route, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
+    Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, IssuedCookie, LeastRequest,
@@ -39,4 +40,5 @@ pub use service::{
 };
 pub use sidecar::{AppHealth, AppPort, AppProbe, InboundMode, Sidecar};
 pub use snapshot::Snapshot;
+pub use status::{Condition, ListenerStatus, ParentStatus, Status};
 pub use virtual_address::{VIRTUAL_NETWORK, VIRTUAL_PREFIX, VirtualAddresses, is_virtual};

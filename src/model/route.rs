@@ -4,9 +4,10 @@ use std::time::Duration;
 use super::{ClusterKey, Filter, HostPattern, Name};
 use crate::base::rng::Chance;
 
-/// An `HTTPRoute`, checked.
+/// A route of any kind, checked.
 #[derive(Clone, Debug)]
 pub struct Route {
+    pub kind: RouteKind,
     pub name: Name,
     /// Empty matches every host.
     pub hostnames: Vec<HostPattern>,
@@ -16,6 +17,26 @@ pub struct Route {
     /// Age, for precedence among equals: lower is older. From `creationTimestamp`, else the registry's revision, else 0.
     pub created: i64,
     pub rules: Vec<Rule>,
+}
+
+/// What a route is for. Routes of different kinds never share a host of a listener, nor a service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum RouteKind {
+    Http,
+    /// Calls of gRPC, whose service and method are the path.
+    Grpc,
+}
+
+impl RouteKind {
+    pub const ALL: [RouteKind; 2] = [RouteKind::Http, RouteKind::Grpc];
+
+    /// As documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RouteKind::Http => "HTTPRoute",
+            RouteKind::Grpc => "GRPCRoute",
+        }
+    }
 }
 
 /// A service that a route is attached to. A route of another namespace than the service's counts only for callers of its own.
@@ -57,6 +78,8 @@ pub enum PathMatch {
     Prefix(Arc<str>),
     /// Matches the whole path.
     Regex(regex::bytes::Regex),
+    /// A method of any gRPC service: the second of two elements.
+    Method(Arc<str>),
 }
 
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Bind, Name, Route, Service};
+use super::{Bind, Name, Route, Service, Status};
 
 /// All mesh documents of one revision, checked: every reference in it resolves or is marked invalid.
 #[derive(Clone, Debug, Default)]
@@ -13,4 +13,6 @@ pub struct Snapshot {
     /// Routes that apply to the outbound traffic of sidecars (short form, or `parentRefs` of kind `Service`).
     pub mesh_routes: Vec<Arc<Route>>,
     pub services: HashMap<Name, Arc<Service>>,
+    /// What became of each document that has a status, by kind and name.
+    pub statuses: Vec<Status>,
 }

@@ -190,6 +190,14 @@ struct Process {
     access_log: Option<AccessLog>,
 }
 
+/// A problem that does not stand against the configuration.
+fn tell(problem: &Problem) {
+    match problem.is_error() {
+        true => tracing::error!(%problem, "Configuration, of which not all has an effect"),
+        false => tracing::warn!(%problem, "Configuration"),
+    }
+}
+
 impl Process {
     /// Puts what was loaded into effect, or keeps what is in effect and says why, everywhere.
     fn take(
@@ -209,7 +217,7 @@ impl Process {
                     errors.iter().map(ToString::to_string).collect();
                 *lock(&self.status.snapshot) = self.plane.snapshot().clone();
                 for remark in &remarks {
-                    tracing::warn!(problem = %remark, "Configuration");
+                    tell(remark);
                 }
                 *lock(&self.status.problems) = remarks;
                 *lock(&self.status.refused) = false;
@@ -219,10 +227,9 @@ impl Process {
             }
             Err(problems) => {
                 for problem in &problems {
-                    if problem.is_error() {
-                        tracing::error!(%problem, "Configuration refused");
-                    } else {
-                        tracing::warn!(%problem, "Configuration");
+                    match problem.stands_against() {
+                        true => tracing::error!(%problem, "Configuration refused"),
+                        false => tell(problem),
                     }
                 }
                 self.status.rejected.increment();

@@ -2,16 +2,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::references::{Grants, Namespaces, Referrer, Unresolved};
 use super::routes::Routes;
 use super::services::{Services, certificate_in};
 use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::defaults;
-use crate::config::problem::{Finding, Problem};
+use crate::config::problem::{Finding, Problem, Spot};
 use crate::config::spec::{BackendRef, GatewaySpec, Kind, ListenerProtocol, ListenerSpec, Spec};
 use crate::model::{
-    Backend, BackendTarget, Bind, HostPattern, Listener, ListenerTls, Name, PathMatch, Route,
-    RouteMatch, Rule, Timeouts,
+    Backend, BackendTarget, Bind, Condition, HostPattern, Listener, ListenerStatus, ListenerTls,
+    Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts,
 };
 
 /// All gateways, by name and by namespace.
@@ -19,6 +20,7 @@ pub struct Gateways<'p> {
     list: Vec<Part<'p, GatewaySpec>>,
     by_name: HashMap<Name, usize>,
     by_namespace: HashMap<Arc<str>, Vec<usize>>,
+    namespaces: Namespaces<'p>,
     suggester: &'p Suggester,
 }
 
@@ -29,7 +31,11 @@ pub struct ListenerId {
     pub listener: usize,
 }
 
-pub fn gateways<'p>(chosen: &[&'p Placed<'p>], suggester: &'p Suggester) -> Gateways<'p> {
+pub fn gateways<'p>(
+    chosen: &[&'p Placed<'p>],
+    namespaces: Namespaces<'p>,
+    suggester: &'p Suggester,
+) -> Gateways<'p> {
     let list = parts(chosen, Kind::Gateway, |spec| match spec {
         Spec::Gateway(spec) => Some(spec),
         _ => None,
@@ -47,6 +53,7 @@ pub fn gateways<'p>(chosen: &[&'p Placed<'p>], suggester: &'p Suggester) -> Gate
         by_name: by_name.collect(),
         list,
         by_namespace,
+        namespaces,
         suggester,
     }
 }
@@ -82,39 +89,133 @@ impl<'p> Gateways<'p> {
     pub fn name(&self, gateway: usize) -> &Name {
         self.list[gateway].name()
     }
+
+    /// Whether a listener of this gateway takes routes of a namespace.
+    pub fn allow(&self, listener: &ListenerSpec, gateway: &Name, namespace: &str) -> bool {
+        let allowed = &listener.allowed.namespaces;
+        self.namespaces
+            .allow(allowed, &gateway.namespace, namespace)
+    }
 }
 
-/// The sockets of all gateways, with the listeners that share each.
+/// The sockets of all gateways, with the listeners that share each; and what became of every gateway.
 pub fn binds(
     gateways: &Gateways<'_>,
     routes: &Routes,
     services: &Services<'_>,
+    grants: &Grants<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<Arc<Bind>> {
+) -> (Vec<Arc<Bind>>, Vec<Status>) {
     let mut sockets: BTreeMap<SocketAddr, Socket<'_, '_>> = BTreeMap::new();
+    let mut statuses = Vec::new();
     for (index, gateway) in gateways.list.iter().enumerate() {
         check_names(gateway, problems);
+        let mut listeners = Vec::new();
         for (id, spec) in gateways.listeners(index) {
-            let listener = Arc::new(listener(gateway, spec, routes.of(id), services, problems));
+            let mut compiler = ListenerCompiler {
+                gateway,
+                spec,
+                services,
+                grants,
+                problems,
+                unresolved: None,
+            };
+            let listener = Arc::new(compiler.listener(routes.of(id)));
+            let unresolved = compiler.unresolved;
+            let mut conflict = None;
             for address in addresses(gateway.spec) {
                 let address = SocketAddr::new(address, spec.port);
                 let socket = sockets.entry(address).or_default();
-                socket.add(
-                    Member {
-                        gateway,
-                        spec,
-                        listener: Arc::clone(&listener),
-                    },
-                    address,
-                    problems,
-                );
+                let listener = Arc::clone(&listener);
+                let member = Member {
+                    gateway,
+                    spec,
+                    listener,
+                };
+                if let Err(why) = socket.add(member, address) {
+                    let finding = why.finding(spec.spot.clone());
+                    problems.push(gateway.placed.page.problem(&finding));
+                    conflict = Some(why);
+                }
             }
+            listeners.push(listener_status(&listener, spec, unresolved, conflict));
         }
+        statuses.push(gateway_status(gateway.name(), listeners));
     }
     let binds = sockets
         .into_iter()
         .filter_map(|(address, socket)| socket.bind(address));
-    binds.map(Arc::new).collect()
+    (binds.map(Arc::new).collect(), statuses)
+}
+
+fn listener_status(
+    listener: &Listener,
+    spec: &ListenerSpec,
+    unresolved: Option<Unresolved>,
+    conflict: Option<Unresolved>,
+) -> ListenerStatus {
+    let mut conditions = match &conflict {
+        None => vec![
+            Condition::holds("Accepted", "Accepted"),
+            Condition::fails("Conflicted", "NoConflicts", ""),
+        ],
+        Some(why) => vec![
+            Condition::fails("Accepted", why.reason, &why.message),
+            Condition {
+                holds: true,
+                ..Condition::fails("Conflicted", why.reason, &why.message)
+            },
+        ],
+    };
+    conditions.push(match &unresolved {
+        None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
+        Some(why) => Condition::fails("ResolvedRefs", why.reason, &why.message),
+    });
+    conditions.push(match conflict.or(unresolved) {
+        None => Condition::holds("Programmed", "Programmed"),
+        Some(why) => Condition::fails("Programmed", "Invalid", why.message),
+    });
+    ListenerStatus {
+        name: Arc::clone(&spec.name),
+        kinds: spec.kinds().into_iter().map(RouteKind::as_str).collect(),
+        attached_routes: match spec.backend {
+            Some(_) => 0,
+            None => listener.routes.len(),
+        },
+        conditions,
+    }
+}
+
+/// A gateway is accepted as long as one of its listeners is.
+fn gateway_status(name: &Name, listeners: Vec<ListenerStatus>) -> Status {
+    let holds = |listener: &ListenerStatus, condition: &str| {
+        let mut conditions = listener.conditions.iter();
+        conditions.any(|one| one.condition == condition && one.holds)
+    };
+    let all = |condition| listeners.iter().all(|listener| holds(listener, condition));
+    let any = |condition| listeners.iter().any(|listener| holds(listener, condition));
+    let accepted = match (all("Accepted"), any("Accepted")) {
+        (true, _) => Condition::holds("Accepted", "Accepted"),
+        (false, some) => Condition {
+            holds: some,
+            ..Condition::fails(
+                "Accepted",
+                "ListenersNotValid",
+                "not every listener is valid",
+            )
+        },
+    };
+    let programmed = match listeners.is_empty() || any("Programmed") {
+        true => Condition::holds("Programmed", "Programmed"),
+        false => Condition::fails("Programmed", "Invalid", "no listener is valid"),
+    };
+    Status {
+        kind: Kind::Gateway.as_str(),
+        name: name.clone(),
+        conditions: vec![accepted, programmed],
+        listeners,
+        parents: Vec::new(),
+    }
 }
 
 fn addresses(spec: &GatewaySpec) -> Vec<IpAddr> {
@@ -150,38 +251,41 @@ struct Member<'g, 'p> {
 }
 
 impl<'g, 'p> Socket<'g, 'p> {
-    fn add(&mut self, member: Member<'g, 'p>, address: SocketAddr, problems: &mut Vec<Problem>) {
-        if let Some((other, message)) = self.conflict(&member, address) {
-            let hint = format!(
-                "that is listener `{}` of {}; choose another port, address or hostname",
-                other.spec.name,
-                other.gateway.name()
-            );
-            let finding = Finding::error(member.spec.spot.clone(), message, hint);
-            problems.push(member.gateway.placed.page.problem(&finding));
-            return;
-        }
+    fn add(&mut self, member: Member<'g, 'p>, address: SocketAddr) -> Result<(), Unresolved> {
+        self.check(&member, address)?;
         self.hostnames
             .insert(member.spec.hostname.clone(), self.members.len());
         self.members.push(member);
+        Ok(())
+    }
+
+    fn check(&self, member: &Member<'g, 'p>, address: SocketAddr) -> Result<(), Unresolved> {
+        let Some((other, reason, message)) = self.conflict(member, address) else {
+            return Ok(());
+        };
+        let hint = format!(
+            "that is listener `{}` of {}; choose another port, address or hostname",
+            other.spec.name,
+            other.gateway.name()
+        );
+        Err(Unresolved::new(reason, message, hint))
     }
 
     fn conflict(
         &self,
         member: &Member<'g, 'p>,
         address: SocketAddr,
-    ) -> Option<(&Member<'g, 'p>, String)> {
+    ) -> Option<(&Member<'g, 'p>, &'static str, String)> {
         let first = self.members.first()?;
         let (ours, theirs) = (member.spec.protocol, first.spec.protocol);
         if ours != theirs {
             let (ours, theirs) = (ours.as_str(), theirs.as_str());
-            return Some((
-                first,
-                format!("{address} cannot be {ours} and {theirs} at once"),
-            ));
+            let message = format!("{address} cannot be {ours} and {theirs} at once");
+            return Some((first, "ProtocolConflict", message));
         }
         if ours == ListenerProtocol::Tcp {
-            return Some((first, format!("{address} has a TCP listener already")));
+            let message = format!("{address} has a TCP listener already");
+            return Some((first, "HostnameConflict", message));
         }
         let same = *self.hostnames.get(&member.spec.hostname)?;
         let host = match &member.spec.hostname {
@@ -189,7 +293,8 @@ impl<'g, 'p> Socket<'g, 'p> {
             Some(HostPattern::Wildcard(host)) => format!("the hostname `*.{host}`"),
             None => "a listener for every hostname".to_owned(),
         };
-        Some((&self.members[same], format!("{address} has {host} already")))
+        let message = format!("{address} has {host} already");
+        Some((&self.members[same], "HostnameConflict", message))
     }
 
     fn bind(self, address: SocketAddr) -> Option<Bind> {
@@ -207,84 +312,121 @@ impl<'g, 'p> Socket<'g, 'p> {
     }
 }
 
-fn listener(
-    gateway: &Part<'_, GatewaySpec>,
-    spec: &ListenerSpec,
-    routes: &[Arc<Route>],
-    services: &Services<'_>,
-    problems: &mut Vec<Problem>,
-) -> Listener {
-    let routes = match &spec.backend {
-        Some(backend) => vec![Arc::new(tcp_route(gateway, backend, services, problems))],
-        None => routes.to_vec(),
-    };
-    let folder = gateway.placed.origin.folder();
-    let tls = spec.tls.as_ref().map(|tls| ListenerTls {
-        mode: tls.mode,
-        certificates: tls
-            .certificates
-            .iter()
-            .map(|pair| certificate_in(pair, folder))
-            .collect(),
-    });
-    Listener {
-        gateway: gateway.name().clone(),
-        name: Arc::clone(&spec.name),
-        hostname: spec.hostname.clone(),
-        tls,
-        routes,
-        on_half_close: spec.on_half_close,
-        path: spec.path,
-    }
+/// One listener of a gateway, and what stands against it.
+struct ListenerCompiler<'c, 'p> {
+    gateway: &'c Part<'p, GatewaySpec>,
+    spec: &'c ListenerSpec,
+    services: &'c Services<'c>,
+    grants: &'c Grants<'p>,
+    problems: &'c mut Vec<Problem>,
+    /// The first reference that leads nowhere.
+    unresolved: Option<Unresolved>,
 }
 
-/// A TCP listener's only route: all bytes to its backend.
-fn tcp_route(
-    gateway: &Part<'_, GatewaySpec>,
-    backend: &BackendRef,
-    services: &Services<'_>,
-    problems: &mut Vec<Problem>,
-) -> Route {
-    let name = gateway.name();
-    let referent = backend.referent(&name.namespace);
-    let resolved = if referent.namespace == name.namespace {
-        services.resolve(&referent, backend.port)
-    } else {
-        Err(super::routes::needs_a_grant(&referent))
-    };
-    let target = match resolved {
-        Ok(cluster) => BackendTarget::Cluster(cluster),
-        Err(why) => {
-            let finding = Finding::error(backend.spot.clone(), &why.message, &why.hint);
-            problems.push(gateway.placed.page.problem(&finding));
-            BackendTarget::Invalid(why.message.into())
+impl ListenerCompiler<'_, '_> {
+    fn listener(&mut self, routes: &[Arc<Route>]) -> Listener {
+        let routes = match &self.spec.backend {
+            Some(backend) => vec![Arc::new(self.tcp_route(backend))],
+            None => routes.to_vec(),
+        };
+        self.check_kinds();
+        let folder = self.gateway.placed.origin.folder();
+        let tls = self.spec.tls.as_ref().map(|tls| ListenerTls {
+            mode: tls.mode,
+            certificates: tls
+                .certificates
+                .iter()
+                .map(|pair| certificate_in(pair, folder))
+                .collect(),
+        });
+        Listener {
+            gateway: self.gateway.name().clone(),
+            name: Arc::clone(&self.spec.name),
+            hostname: self.spec.hostname.clone(),
+            tls,
+            routes,
+            on_half_close: self.spec.on_half_close,
+            path: self.spec.path,
         }
-    };
-    let everything = RouteMatch {
-        path: PathMatch::Prefix("".into()),
-        method: None,
-        headers: Vec::new(),
-        queries: Vec::new(),
-    };
-    let rule = Rule {
-        name: None,
-        matches: vec![everything],
-        filters: Vec::new(),
-        backends: vec![Backend {
-            target,
-            weight: 1,
+    }
+
+    /// A kind that cannot attach is told; those that can, do.
+    fn check_kinds(&mut self) {
+        let protocol = self.spec.protocol;
+        for allowed in self.spec.allowed.kinds.iter().flatten() {
+            if allowed.of(protocol).is_some() {
+                continue;
+            }
+            let kinds: Vec<&str> = protocol.kinds().iter().map(|kind| kind.as_str()).collect();
+            let hint = match &kinds[..] {
+                [] => "leave it out".to_owned(),
+                kinds => format!("it takes {}", kinds.join(", ")),
+            };
+            let message = format!(
+                "a listener of {} takes no {}",
+                protocol.as_str(),
+                allowed.kind
+            );
+            self.miss(
+                Unresolved::new("InvalidRouteKinds", message, hint),
+                &allowed.spot,
+            );
+        }
+    }
+
+    fn miss(&mut self, why: Unresolved, spot: &Spot) {
+        let finding = why.finding(spot.clone());
+        self.problems
+            .push(self.gateway.placed.page.problem(&finding));
+        self.unresolved.get_or_insert(why);
+    }
+
+    /// A TCP listener's only route: all bytes to its backend.
+    fn tcp_route(&mut self, backend: &BackendRef) -> Route {
+        let name = self.gateway.name();
+        let from = Referrer {
+            kind: Kind::Gateway,
+            namespace: &name.namespace,
+        };
+        let resolved = backend.service(from.namespace).and_then(|service| {
+            self.grants.check(from, "Service", &service)?;
+            self.services.resolve(&service, backend.port)
+        });
+        let target = match resolved {
+            Ok(cluster) => BackendTarget::Cluster(cluster),
+            Err(why) => {
+                let reason = why.message.as_str().into();
+                self.miss(why, &backend.spot);
+                BackendTarget::Invalid(reason)
+            }
+        };
+        let everything = RouteMatch {
+            path: PathMatch::Prefix("".into()),
+            method: None,
+            headers: Vec::new(),
+            queries: Vec::new(),
+        };
+        let rule = Rule {
+            name: None,
+            matches: vec![everything],
             filters: Vec::new(),
-        }],
-        mirrors: Vec::new(),
-        timeouts: Timeouts::default(),
-        retry: None,
-        hedge: None,
-    };
-    Route {
-        name: name.clone(),
-        hostnames: Vec::new(),
-        parents: Vec::new(),
-        created: 0,
-        rules: vec![rule],
+            backends: vec![Backend {
+                target,
+                weight: 1,
+                filters: Vec::new(),
+            }],
+            mirrors: Vec::new(),
+            timeouts: Timeouts::default(),
+            retry: None,
+            hedge: None,
+        };
+        Route {
+            kind: RouteKind::Http,
+            name: name.clone(),
+            hostnames: Vec::new(),
+            parents: Vec::new(),
+            created: 0,
+            rules: vec![rule],
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! Results are kept from one time to the next, so that a service or route that did not change stays the same `Arc`.
 
 mod gateways;
+mod reach;
+mod references;
+mod rivals;
 mod routes;
 mod services;
 
@@ -13,9 +16,10 @@ use super::decode::Suggester;
 use super::problem::{Finding, Page, Problem};
 use super::source::Origin;
 use super::spec::{Document, Head, Identity, Kind, Spec};
-use crate::model::{Name, Snapshot};
+use crate::model::{Condition, Name, Snapshot, Status};
 
-use routes::CachedRoute;
+use references::{Grants, Namespaces};
+use routes::RouteCache;
 use services::CachedService;
 
 /// A document at its place in a source.
@@ -29,7 +33,7 @@ pub struct Placed<'s> {
 #[derive(Default)]
 pub struct Cache {
     services: HashMap<Name, CachedService>,
-    routes: HashMap<Name, CachedRoute>,
+    routes: RouteCache,
 }
 
 /// A document that takes part: its head and its place; `spec` is of the kind the caller asked for.
@@ -55,22 +59,42 @@ pub fn compile(placed: &[Placed<'_>], cache: &mut Cache) -> (Snapshot, Vec<Probl
     let chosen = choose(placed, &mut problems);
     let suggester = Suggester::default();
     let services = services::compile(&chosen, &suggester, &mut cache.services, &mut problems);
-    let gateways = gateways::gateways(&chosen, &suggester);
+    let grants = Grants::of(&chosen);
+    let gateways = gateways::gateways(&chosen, Namespaces::of(&chosen), &suggester);
     let routes = routes::compile(
         &chosen,
         &services,
         &gateways,
+        &grants,
         &mut cache.routes,
         &mut problems,
     );
-    let binds = gateways::binds(&gateways, &routes, &services, &mut problems);
+    let (binds, mut statuses) =
+        gateways::binds(&gateways, &routes, &services, &grants, &mut problems);
+    statuses.extend(classes(&chosen));
+    statuses.extend(routes.statuses);
+    statuses.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     let snapshot = Snapshot {
         revision: 0,
         binds,
         mesh_routes: routes.mesh,
         services: services.compiled,
+        statuses,
     };
     (snapshot, problems)
+}
+
+/// Every class is accepted: it is the Gateways that count.
+fn classes(chosen: &[&Placed<'_>]) -> Vec<Status> {
+    let classes = parts(chosen, Kind::GatewayClass, Some);
+    let status = |part: &Part<'_, Spec>| Status {
+        kind: Kind::GatewayClass.as_str(),
+        name: part.name().clone(),
+        conditions: vec![Condition::holds("Accepted", "Accepted")],
+        listeners: Vec::new(),
+        parents: Vec::new(),
+    };
+    classes.iter().map(status).collect()
 }
 
 /// One document for each identity: a file's before the registry's; two of a kind are a problem.

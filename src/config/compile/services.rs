@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::references::Unresolved;
 use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::problem::{Finding, Problem, Spot};
@@ -240,10 +241,11 @@ impl Services<'_> {
             && service.ports.iter().all(|known| known.port != port)
         {
             let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
-            return Err(Unresolved {
-                message: format!("service {} has no port {port}", service.name),
-                hint: format!("it has {}", ports.join(", ")),
-            });
+            return Err(Unresolved::new(
+                "BackendNotFound",
+                format!("service {} has no port {port}", service.name),
+                format!("it has {}", ports.join(", ")),
+            ));
         }
         let only = match &service.ports[..] {
             [port] => Some(port.port),
@@ -259,10 +261,9 @@ impl Services<'_> {
     /// Subsets do not take over: their endpoints are those of a service that has to be there itself.
     fn failover(&self, key: &ClusterKey) -> Result<(), Unresolved> {
         if self.subsets.contains_key(&key.service) {
-            return Err(Unresolved {
-                message: format!("{} is a subset", key.service),
-                hint: "a service takes over as a whole".to_owned(),
-            });
+            let message = format!("{} is a subset", key.service);
+            let hint = "a service takes over as a whole";
+            return Err(Unresolved::new("BackendNotFound", message, hint));
         }
         self.resolve(&key.service, key.port).map(drop)
     }
@@ -280,10 +281,8 @@ impl Services<'_> {
             (None, Some(namespace)) => format!("did you mean `namespace: {namespace}`?"),
             (None, None) => "add a document `kind: Service` of that name".to_owned(),
         };
-        Unresolved {
-            message: format!("there is no service or subset {name}"),
-            hint,
-        }
+        let message = format!("there is no service or subset {name}");
+        Unresolved::new("BackendNotFound", message, hint)
     }
 }
 
@@ -310,10 +309,4 @@ impl Names {
         }
         names
     }
-}
-
-/// Why a reference leads nowhere, and what to do.
-pub struct Unresolved {
-    pub message: String,
-    pub hint: String,
 }

@@ -59,6 +59,19 @@ impl<'a, 'c> Fields<'a, 'c> {
         })
     }
 
+    /// As [`Fields::optional`] where the key means anything, else as if nobody knew it.
+    pub fn optional_if<T>(
+        &mut self,
+        meaningful: bool,
+        key: &'static str,
+        read: impl FnOnce(Cursor<'_>) -> Option<T>,
+    ) -> Option<T> {
+        match meaningful {
+            true => self.optional(key, read),
+            false => None,
+        }
+    }
+
     /// As [`Fields::optional`], but its absence is a problem.
     pub fn required<T>(
         &mut self,

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{GatewaySpec, KubernetesServiceSpec, RouteSpec, ServiceSpec};
-use crate::config::decode::{Cursor, Fields, closest, decode};
+use super::kind::{Kind, kind};
+use super::{GatewaySpec, GrantSpec, KubernetesServiceSpec, RouteSpec, ServiceSpec};
+use crate::config::decode::{Cursor, Fields, decode};
 use crate::config::problem::{Finding, Spot};
 use crate::config::yaml;
 use crate::model::Name;
@@ -23,6 +25,8 @@ pub struct Head {
     pub form: Form,
     /// Seconds since 1970, from `metadata.creationTimestamp`.
     pub created: Option<i64>,
+    /// Of kinds whose labels mean something here.
+    pub labels: Labels,
     /// Where the name is written.
     pub spot: Spot,
 }
@@ -40,32 +44,7 @@ impl fmt::Display for Identity {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Kind {
-    Gateway,
-    HttpRoute,
-    Service,
-    /// `kind: Service` with `apiVersion: v1`; it merges with ours of the same name.
-    KubernetesService,
-}
-
-impl Kind {
-    /// The kind as the registry and the command line name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Gateway => "Gateway",
-            Kind::HttpRoute => "HTTPRoute",
-            Kind::Service => "Service",
-            Kind::KubernetesService => "Service.v1",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// How a document is written; both mean the same, but for a route without `parentRefs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +57,13 @@ pub enum Form {
 
 #[derive(Debug)]
 pub enum Spec {
+    /// A class says nothing that a Gateway here needs.
+    GatewayClass,
     Gateway(GatewaySpec),
-    HttpRoute(RouteSpec),
+    Route(RouteSpec),
+    ReferenceGrant(GrantSpec),
+    /// Of a namespace, the labels count.
+    Namespace,
     Service(ServiceSpec),
     KubernetesService(KubernetesServiceSpec),
 }
@@ -118,101 +102,62 @@ fn document(fields: &mut Fields<'_, '_>) -> (Option<Head>, Option<Spec>) {
     let name = head
         .as_ref()
         .map_or_else(|| Name::local(""), |head| head.identity.name.clone());
-    let spec = match form {
-        Form::Short => spec(kind, name, fields),
-        Form::Full => {
-            fields.ignore(&["status"]);
-            fields.otherwise("beside `metadata`, fields stand under `spec`");
-            fields.required("spec", |cursor| {
-                cursor.fields(|fields| spec(kind, name, fields))
-            })
-        }
-    };
+    if form == Form::Short || !kind.has_spec() {
+        return (head, spec(kind, name, fields));
+    }
+    fields.ignore(&["status"]);
+    fields.otherwise("beside `metadata`, fields stand under `spec`");
+    let spec = fields.required("spec", |cursor| {
+        cursor.fields(|fields| spec(kind, name, fields))
+    });
     (head, spec)
 }
 
 fn form(fields: &Fields<'_, '_>, kind: Kind) -> Form {
-    let full = fields.has("metadata") || fields.has("spec") || kind == Kind::KubernetesService;
+    let spec = kind.has_spec() && fields.has("spec");
+    let full = fields.has("metadata") || spec || kind == Kind::KubernetesService;
     if full { Form::Full } else { Form::Short }
-}
-
-const GATEWAY_API: [&str; 2] = [
-    "gateway.networking.k8s.io/v1",
-    "gateway.networking.k8s.io/v1beta1",
-];
-const OURS: [&str; 1] = ["pillion.dev/v1"];
-
-fn kind(cursor: Cursor<'_>, api: Option<&str>) -> Option<Kind> {
-    let (kind, versions): (Kind, &[&str]) = match cursor.text()? {
-        "Gateway" => (Kind::Gateway, &GATEWAY_API),
-        "HTTPRoute" => (Kind::HttpRoute, &GATEWAY_API),
-        "Service" if api == Some("v1") => return Some(Kind::KubernetesService),
-        "Service" => (Kind::Service, &OURS),
-        other => return unknown_kind(cursor, other),
-    };
-    match api {
-        Some(version) if !versions.contains(&version) => {
-            let message = format!("there is no {kind} of apiVersion `{version}`");
-            cursor.error(
-                message,
-                format!("write `apiVersion: {}` or leave it out", versions[0]),
-            )
-        }
-        _ => Some(kind),
-    }
-}
-
-fn unknown_kind(cursor: Cursor<'_>, kind: &str) -> Option<Kind> {
-    const KNOWN: [&str; 3] = ["Gateway", "HTTPRoute", "Service"];
-    let hint = match kind {
-        "GatewayClass" => "no class is needed: leave this document out".to_owned(),
-        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "ReferenceGrant" | "BackendTLSPolicy" => {
-            "this kind of the Gateway API is not built yet".to_owned()
-        }
-        _ => match closest(kind, KNOWN) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("one of {}", KNOWN.join(", ")),
-        },
-    };
-    cursor.error(format!("unknown kind `{kind}`"), hint)
 }
 
 fn short_head(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<Head> {
     let namespace = fields.optional("namespace", |c| c.namespace());
+    let labels = fields.optional_if(kind.has_labels(), "labels", |c| c.labels());
     let (name, spot) = fields.required("name", |cursor| Some((cursor.name()?, cursor.spot())))?;
-    Some(head(kind, Form::Short, namespace, name, None, spot))
+    Some(Head {
+        identity: identity(kind, namespace, name),
+        form: Form::Short,
+        created: None,
+        labels: labels.unwrap_or_default(),
+        spot,
+    })
 }
 
 fn full_head(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<Head> {
-    let metadata = fields.required("metadata", |cursor| {
+    fields.required("metadata", |cursor| {
         cursor.fields(|fields| {
             let namespace = fields.optional("namespace", |c| c.namespace());
             let created = fields.optional("creationTimestamp", timestamp);
+            let labels = fields.optional_if(kind.has_labels(), "labels", |c| c.labels());
             let name = fields.required("name", |cursor| Some((cursor.name()?, cursor.spot())));
-            // Labels, annotations and what else Kubernetes keeps there are its own.
+            // Annotations and what else Kubernetes keeps there are its own.
             fields.ignore_rest();
-            Some((namespace, created, name?))
+            let (name, spot) = name?;
+            Some(Head {
+                identity: identity(kind, namespace, name),
+                form: Form::Full,
+                created,
+                labels: labels.unwrap_or_default(),
+                spot,
+            })
         })
-    });
-    let (namespace, created, (name, spot)) = metadata?;
-    Some(head(kind, Form::Full, namespace, name, created, spot))
+    })
 }
 
-fn head(
-    kind: Kind,
-    form: Form,
-    namespace: Option<Arc<str>>,
-    name: Arc<str>,
-    created: Option<i64>,
-    spot: Spot,
-) -> Head {
+fn identity(kind: Kind, namespace: Option<Arc<str>>, name: Arc<str>) -> Identity {
     let namespace = namespace.unwrap_or_else(|| Name::DEFAULT_NAMESPACE.into());
-    let name = Name { namespace, name };
-    Head {
-        identity: Identity { kind, name },
-        form,
-        created,
-        spot,
+    Identity {
+        kind,
+        name: Name { namespace, name },
     }
 }
 
@@ -225,8 +170,17 @@ fn timestamp(cursor: Cursor<'_>) -> Option<i64> {
 
 fn spec(kind: Kind, name: Name, fields: &mut Fields<'_, '_>) -> Option<Spec> {
     Some(match kind {
+        Kind::GatewayClass => {
+            super::gateway_class::read(fields);
+            Spec::GatewayClass
+        }
         Kind::Gateway => Spec::Gateway(super::gateway::read(fields)),
-        Kind::HttpRoute => Spec::HttpRoute(super::route::read(fields)),
+        Kind::Route(kind) => Spec::Route(super::route::read(fields, kind)),
+        Kind::ReferenceGrant => Spec::ReferenceGrant(super::grant::read(fields)),
+        Kind::Namespace => {
+            fields.ignore(&["spec", "status"]);
+            Spec::Namespace
+        }
         Kind::Service => Spec::Service(super::service::read(fields, name)),
         Kind::KubernetesService => Spec::KubernetesService(super::kubernetes_service::read(fields)),
     })

@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use super::path;
 use super::route::{BackendRef, service_ref};
+use super::selector::{Selector, selector};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
 use crate::model::{
-    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, TlsMode,
+    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, RouteKind, TlsMode,
 };
 
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct ListenerSpec {
     pub protocol: ListenerProtocol,
     pub hostname: Option<HostPattern>,
     pub tls: Option<ListenerTls>,
-    pub allowed: AllowedNamespaces,
+    pub allowed: AllowedRoutes,
     /// Where a TCP listener's bytes go.
     pub backend: Option<BackendRef>,
     pub on_half_close: OnHalfClose,
@@ -39,6 +40,14 @@ pub enum ListenerProtocol {
 }
 
 impl ListenerProtocol {
+    /// The kinds of routes that can attach to it.
+    pub fn kinds(self) -> &'static [RouteKind] {
+        match self {
+            ListenerProtocol::Http | ListenerProtocol::Https => &[RouteKind::Http, RouteKind::Grpc],
+            ListenerProtocol::Tcp => &[],
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             ListenerProtocol::Http => "HTTP",
@@ -48,12 +57,59 @@ impl ListenerProtocol {
     }
 }
 
-/// Whose routes may attach to a listener.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+impl ListenerSpec {
+    /// The kinds of routes that may attach.
+    pub fn kinds(&self) -> Vec<RouteKind> {
+        let possible = self.protocol.kinds().iter().copied();
+        let Some(allowed) = &self.allowed.kinds else {
+            return possible.collect();
+        };
+        let is_allowed = |kind: &RouteKind| {
+            let mut allowed = allowed.iter().filter_map(|one| one.of(self.protocol));
+            allowed.any(|one| one == *kind)
+        };
+        possible.filter(is_allowed).collect()
+    }
+
+    pub fn takes(&self, kind: RouteKind) -> bool {
+        self.kinds().contains(&kind)
+    }
+}
+
+/// Which routes may attach to a listener.
+#[derive(Debug, Default)]
+pub struct AllowedRoutes {
+    pub namespaces: AllowedNamespaces,
+    /// None takes every kind that goes with the listener's protocol.
+    pub kinds: Option<Vec<AllowedKind>>,
+}
+
+#[derive(Debug, Default)]
 pub enum AllowedNamespaces {
     #[default]
     Same,
     All,
+    None,
+    /// By the labels of their `Namespace` documents.
+    Selected(Selector),
+}
+
+/// A kind as it is written; it may be none that a listener can take.
+#[derive(Debug)]
+pub struct AllowedKind {
+    pub group: Option<Arc<str>>,
+    pub kind: Arc<str>,
+    pub spot: Spot,
+}
+
+impl AllowedKind {
+    /// The kind, where it is one of a listener of this protocol.
+    pub fn of(&self, protocol: ListenerProtocol) -> Option<RouteKind> {
+        let group = self.group.as_deref();
+        let ours = group.is_none_or(|group| group == "gateway.networking.k8s.io");
+        let mut kinds = protocol.kinds().iter().copied();
+        kinds.find(|kind| ours && kind.as_str() == &*self.kind)
+    }
 }
 
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> GatewaySpec {
@@ -217,25 +273,56 @@ pub(super) fn certificate(fields: &mut Fields<'_, '_>) -> Option<Certificate> {
     })
 }
 
-fn allowed_routes(fields: &mut Fields<'_, '_>) -> Option<AllowedNamespaces> {
-    fields.list("kinds", |cursor| {
-        cursor.fields(|fields| {
-            fields.optional("group", |cursor| {
-                cursor.choice(&[("gateway.networking.k8s.io", ())])
-            });
-            fields.required("kind", |cursor| cursor.choice(&[("HTTPRoute", ())]))
-        })
-    });
-    fields.optional("namespaces", |cursor| {
-        cursor.fields(|fields| {
-            fields.not_built(&[("selector", "; `from: All` or `from: Same`")]);
-            fields.optional("from", |cursor| match cursor.text()? {
-                "Selector" => cursor.error("Selector is not built yet", "All or Same"),
-                _ => cursor.choice(&[
-                    ("Same", AllowedNamespaces::Same),
-                    ("All", AllowedNamespaces::All),
-                ]),
-            })
-        })
+fn allowed_routes(fields: &mut Fields<'_, '_>) -> Option<AllowedRoutes> {
+    let kinds = fields.optional("kinds", |c| c.list(|cursor| cursor.fields(allowed_kind)));
+    let namespaces = fields.optional("namespaces", |c| c.fields(allowed_namespaces));
+    Some(AllowedRoutes {
+        namespaces: namespaces.unwrap_or_default(),
+        kinds: kinds.filter(|kinds| !kinds.is_empty()),
     })
+}
+
+fn allowed_kind(fields: &mut Fields<'_, '_>) -> Option<AllowedKind> {
+    let group = fields.optional("group", |c| c.owned_text());
+    let kind = fields.required("kind", |cursor| {
+        Some((cursor.filled_text()?.into(), cursor.spot()))
+    });
+    let (kind, spot) = kind?;
+    Some(AllowedKind { group, kind, spot })
+}
+
+#[derive(Clone, Copy)]
+enum NamespacesFrom {
+    Same,
+    All,
+    Selector,
+    None,
+}
+
+fn allowed_namespaces(fields: &mut Fields<'_, '_>) -> Option<AllowedNamespaces> {
+    let from = fields.optional("from", |cursor| {
+        cursor.choice(&[
+            ("Same", NamespacesFrom::Same),
+            ("All", NamespacesFrom::All),
+            ("Selector", NamespacesFrom::Selector),
+            ("None", NamespacesFrom::None),
+        ])
+    });
+    let selector = fields.optional("selector", |cursor| cursor.fields(selector));
+    let here = fields.cursor();
+    match (from.unwrap_or(NamespacesFrom::Same), selector) {
+        (NamespacesFrom::Selector, Some(selector)) => Some(AllowedNamespaces::Selected(selector)),
+        (NamespacesFrom::Selector, None) if !fields.has("selector") => here.error(
+            "`from: Selector` needs `selector`",
+            "selector: {matchLabels: {team: shop}}",
+        ),
+        (NamespacesFrom::Selector, None) => None,
+        (_, Some(_)) => here.error(
+            "`selector` goes with `from: Selector`",
+            "leave one of both out",
+        ),
+        (NamespacesFrom::Same, None) => Some(AllowedNamespaces::Same),
+        (NamespacesFrom::All, None) => Some(AllowedNamespaces::All),
+        (NamespacesFrom::None, None) => Some(AllowedNamespaces::None),
+    }
 }

@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
 use super::filter::{Filters, MirrorSpec, Place, filters};
+use super::grpc_match::grpc_match;
 use super::route_match::{everything, route_match};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
-use crate::model::{Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteMatch, Timeouts};
+use crate::model::{
+    Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteKind, RouteMatch, Timeouts,
+};
 
 #[derive(Debug)]
 pub struct RouteSpec {
@@ -52,22 +55,24 @@ pub struct BackendRef {
     pub port: Option<u16>,
     pub weight: u32,
     pub filters: Vec<Filter>,
+    /// What it refers to in place of a service, such as `Bucket.storage.example.com`.
+    pub foreign: Option<Arc<str>>,
     pub spot: Spot,
 }
 
-pub(super) fn read(fields: &mut Fields<'_, '_>) -> RouteSpec {
+pub(super) fn read(fields: &mut Fields<'_, '_>, kind: RouteKind) -> RouteSpec {
     fields.not_built(&[("useDefaultGateways", "")]);
     RouteSpec {
         parents: fields.list("parentRefs", |cursor| cursor.fields(parent)),
         hostnames: fields.list("hostnames", |c| c.host_pattern()),
-        rules: rules(fields),
+        rules: rules(fields, kind),
     }
 }
 
 /// As in the standard, a route without `rules` has one rule that matches everything, and no backend.
-fn rules(fields: &mut Fields<'_, '_>) -> Vec<RuleSpec> {
+fn rules(fields: &mut Fields<'_, '_>, kind: RouteKind) -> Vec<RuleSpec> {
     if fields.has("rules") {
-        return fields.list("rules", |cursor| cursor.fields(rule));
+        return fields.list("rules", |cursor| cursor.fields(|fields| rule(fields, kind)));
     }
     fields.optional("rules", |_| Some(()));
     fields
@@ -122,10 +127,14 @@ fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
     })
 }
 
-fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
+fn rule(fields: &mut Fields<'_, '_>, kind: RouteKind) -> Option<RuleSpec> {
     fields.not_built(&[("sessionPersistence", "")]);
     let name = fields.optional("name", |c| c.name());
-    let mut matches = fields.list("matches", |cursor| cursor.fields(route_match));
+    let one_match = match kind {
+        RouteKind::Http => route_match,
+        RouteKind::Grpc => grpc_match,
+    };
+    let mut matches = fields.list("matches", |cursor| cursor.fields(one_match));
     if matches.is_empty() {
         matches.push(everything());
     }
@@ -134,8 +143,8 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
         Some(false) => Place::Rule,
         Some(true) | None => Place::RuleAlone,
     };
-    let Filters { filters, mirrors } = filters(fields, place, &matches);
-    let backends = backends(fields, &matches, &filters);
+    let Filters { filters, mirrors } = filters(fields, kind, place, &matches);
+    let backends = backends(fields, kind, &matches, &filters);
     let timeouts = fields.optional("timeouts", |cursor| cursor.fields(timeouts));
     let retry = fields.optional("retry", |cursor| {
         cursor.fields(|fields| retry(fields, &matches))
@@ -156,6 +165,7 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
 /// A rule with a filter that answers needs none.
 fn backends(
     fields: &mut Fields<'_, '_>,
+    kind: RouteKind,
     matches: &[RouteMatch],
     filters: &[Filter],
 ) -> Vec<BackendRef> {
@@ -163,7 +173,7 @@ fn backends(
         rewritten: filters.iter().any(Filter::rewrites_path),
     };
     let backends = fields.list("backendRefs", |cursor| {
-        cursor.fields(|fields| backend(fields, place, matches))
+        cursor.fields(|fields| backend(fields, kind, place, matches))
     });
     if filters.iter().any(Filter::answers) {
         return backends;
@@ -183,12 +193,13 @@ fn backends(
 
 fn backend(
     fields: &mut Fields<'_, '_>,
+    kind: RouteKind,
     place: Place,
     matches: &[RouteMatch],
 ) -> Option<BackendRef> {
     let reference = service_ref(fields);
     let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
-    let Filters { filters, .. } = filters(fields, place, matches);
+    let Filters { filters, .. } = filters(fields, kind, place, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
         filters,
@@ -198,10 +209,8 @@ fn backend(
 
 /// `{name, namespace, port}`, with the `kind` and `group` of a Service.
 pub(super) fn service_ref(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
-    fields.optional("kind", |cursor| cursor.choice(&[("Service", ())]));
-    fields.optional("group", |cursor| {
-        cursor.choice(&[("", ()), ("pillion.dev", ())])
-    });
+    let kind = fields.optional("kind", |c| c.filled_text().map(Arc::<str>::from));
+    let group = fields.optional("group", |c| c.owned_text());
     let namespace = fields.optional("namespace", |c| c.namespace());
     let named = fields.required("name", |cursor| Some((cursor.name()?, cursor.spot())));
     let port = fields.optional("port", |c| c.port());
@@ -212,8 +221,19 @@ pub(super) fn service_ref(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
         port,
         weight: defaults::BACKEND_WEIGHT,
         filters: Vec::new(),
+        foreign: foreign(kind.as_deref(), group.as_deref()),
         spot,
     })
+}
+
+/// What is no service, as Kubernetes writes kinds with their groups.
+fn foreign(kind: Option<&str>, group: Option<&str>) -> Option<Arc<str>> {
+    let (kind, group) = (kind.unwrap_or("Service"), group.unwrap_or_default());
+    match (kind, group) {
+        ("Service", "" | "pillion.dev") => None,
+        (kind, "") => Some(kind.into()),
+        (kind, group) => Some(format!("{kind}.{group}").into()),
+    }
 }
 
 /// `0s` switches a timeout off, as in the standard.

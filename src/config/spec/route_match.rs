@@ -17,13 +17,7 @@ pub(super) fn everything() -> RouteMatch {
 pub(super) fn route_match(fields: &mut Fields<'_, '_>) -> Option<RouteMatch> {
     let path = fields.optional("path", |cursor| cursor.fields(path));
     let method = fields.optional("method", |c| c.method());
-    let mut header_names = HashSet::new();
-    let headers = fields.list("headers", |cursor| {
-        let (name, value) = cursor.fields(|fields| named_value(fields, |c| c.header_name()))?;
-        let name: Arc<str> = name.to_ascii_lowercase().into();
-        first_of_its_name(cursor, &mut header_names, &name)?;
-        Some(HeaderMatch { name, value })
-    });
+    let headers = header_matches(fields);
     let mut query_names = HashSet::new();
     let queries = fields.list("queryParams", |cursor| {
         let text = |cursor: Cursor<'_>| cursor.filled_text().map(Arc::from);
@@ -37,6 +31,16 @@ pub(super) fn route_match(fields: &mut Fields<'_, '_>) -> Option<RouteMatch> {
         method,
         headers,
         queries,
+    })
+}
+
+pub(super) fn header_matches(fields: &mut Fields<'_, '_>) -> Vec<HeaderMatch> {
+    let mut names = HashSet::new();
+    fields.list("headers", |cursor| {
+        let (name, value) = cursor.fields(|fields| named_value(fields, |c| c.header_name()))?;
+        let name: Arc<str> = name.to_ascii_lowercase().into();
+        first_of_its_name(cursor, &mut names, &name)?;
+        Some(HeaderMatch { name, value })
     })
 }
 

@@ -52,7 +52,7 @@ fn prefixes(matches: &[RouteMatch]) -> Box<[Arc<str>]> {
         .iter()
         .filter_map(|conditions| match &conditions.path {
             PathMatch::Prefix(prefix) => Some(prefix.clone()),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Method(_) => None,
         });
     let mut prefixes: Vec<_> = prefixes.collect();
     prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));

@@ -130,7 +130,9 @@ fn in_force(service: &Name, mut routes: Vec<Attached>, caller_namespace: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostPattern, PathMatch, Route, RouteMatch, Rule, ServiceParent, Timeouts};
+    use crate::model::{
+        HostPattern, PathMatch, Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts,
+    };
     use crate::proxy::http::head::RequestHead;
     use crate::proxy::route::{Found, HeadView};
     use crate::telemetry::metrics::Requests;
@@ -157,6 +159,7 @@ mod tests {
             port: *port,
         };
         Arc::new(Route {
+            kind: RouteKind::Http,
             name: Name::new(namespace, name),
             hostnames: vec![HostPattern::Exact("cart".into())],
             parents: parents.iter().map(parent).collect(),

@@ -98,7 +98,13 @@ fn path_rank(path: &PathMatch, asked: &str) -> Option<(u8, Reverse<usize>)> {
         PathMatch::Prefix(prefix) => {
             let fits =
                 prefix.is_empty() || *asked == **prefix || asked.starts_with(&format!("{prefix}/"));
-            fits.then_some((2, Reverse(prefix.len())))
+            let rank = if prefix.is_empty() { 4 } else { 2 };
+            fits.then_some((rank, Reverse(prefix.len())))
+        }
+        PathMatch::Method(method) => {
+            let elements: Vec<&str> = asked.split('/').collect();
+            let fits = matches!(elements[..], ["", _, last] if *last == **method);
+            fits.then_some((3, Reverse(0)))
         }
     }
 }
@@ -157,6 +163,7 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
         3 => prefix.prop_map(|prefix| PathMatch::Prefix(prefix.into())),
         2 => exact.prop_map(|exact| PathMatch::Exact(exact.into())),
         1 => regex.prop_map(PathMatch::Regex),
+        1 => prop::sample::select(vec!["b", "", "c"]).prop_map(|method| PathMatch::Method(method.into())),
     ]
 }
 
@@ -222,6 +229,7 @@ fn routes() -> impl Strategy<Value = Vec<Arc<Route>>> {
             // Namespaces that order differently as text than as parts.
             let namespace = ["a", "a-b", "a.b"][at % 3];
             Arc::new(Route {
+                kind: RouteKind::Http,
                 name: Name::new(namespace, &format!("r{}", 97 * (at + 1) % 31)),
                 hostnames,
                 parents: Vec::new(),
@@ -275,6 +283,7 @@ fn route(name: &str, hostnames: &[HostPattern], path: PathMatch) -> Route {
         queries: Vec::new(),
     };
     Route {
+        kind: RouteKind::Http,
         name: Name::local(name),
         hostnames: hostnames.to_vec(),
         parents: Vec::new(),

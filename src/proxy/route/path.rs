@@ -1,4 +1,4 @@
-//! Candidates by path: exact, then regular expressions, then the longest prefix.
+//! Candidates by path: exact, then regular expressions, then the longest prefix; a gRPC method comes before the prefix `/`.
 
 use std::hash::Hash;
 
@@ -16,6 +16,8 @@ pub struct PathIndex {
     exact: HashMap<Box<[u8]>, Vec<Candidate>, RandomState>,
     regexes: Vec<(Regex, Candidate)>,
     prefixes: PrefixTrie,
+    /// By gRPC method, whatever the service.
+    methods: HashMap<Box<[u8]>, Vec<Candidate>, RandomState>,
 }
 
 impl PathIndex {
@@ -28,6 +30,11 @@ impl PathIndex {
                 .push(candidate),
             PathMatch::Regex(regex) => self.regexes.push((regex.clone(), candidate)),
             PathMatch::Prefix(prefix) => self.prefixes.insert(prefix.as_bytes()).push(candidate),
+            PathMatch::Method(method) => self
+                .methods
+                .entry(method.as_bytes().into())
+                .or_default()
+                .push(candidate),
         }
     }
 
@@ -36,11 +43,25 @@ impl PathIndex {
         self.exact.values_mut().for_each(|all| all.sort_unstable());
         self.regexes.sort_by_key(|(_, candidate)| *candidate);
         self.prefixes.sort();
+        self.methods
+            .values_mut()
+            .for_each(|all| all.sort_unstable());
     }
 
     /// Whether the path makes a difference.
     pub fn tells_apart(&self) -> bool {
-        !(self.exact.is_empty() && self.regexes.is_empty() && self.prefixes.edges.is_empty())
+        !(self.exact.is_empty()
+            && self.regexes.is_empty()
+            && self.prefixes.edges.is_empty()
+            && self.methods.is_empty())
+    }
+
+    fn of_method(&self, path: &[u8]) -> &[Candidate] {
+        if self.methods.is_empty() {
+            return &[];
+        }
+        let found = method(path).and_then(|method| self.methods.get(method));
+        found.map_or(&[], Vec::as_slice)
     }
 
     /// The first candidate in precedence order whose path matches and that `accepts` takes.
@@ -59,8 +80,15 @@ impl PathIndex {
         {
             return Some(*found);
         }
-        self.prefixes.find(path, accepts)
+        self.prefixes.find(path, self.of_method(path), accepts)
     }
+}
+
+/// The method of a gRPC call's path, `/service/method`.
+fn method(path: &[u8]) -> Option<&[u8]> {
+    let mut elements = elements(path);
+    let (_service, method) = (elements.next()?, elements.next()?);
+    elements.next().is_none().then_some(method)
 }
 
 /// Prefixes by whole `/`-separated elements. One map holds the edges of all nodes; node 0 is the catch-all.
@@ -119,9 +147,16 @@ impl PrefixTrie {
         self.nodes.iter_mut().for_each(|all| all.sort_unstable());
     }
 
-    fn find(&self, path: &[u8], accepts: impl FnMut(&Candidate) -> bool) -> Option<Candidate> {
+    /// `late` are considered after every prefix but the catch-all.
+    fn find(
+        &self,
+        path: &[u8],
+        late: &[Candidate],
+        accepts: impl FnMut(&Candidate) -> bool,
+    ) -> Option<Candidate> {
         let mut on_the_way = SmallVec::<[&[Candidate]; 16]>::new();
         on_the_way.push(&self.nodes[0]);
+        on_the_way.push(late);
         let mut node = 0;
         for element in elements(path) {
             let key = EdgeKey {

@@ -18,14 +18,13 @@ impl Registry {
             .loader
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        match loader.load(sources) {
-            Ok(loaded) => Ok(wire(loaded.remarks.into_iter().filter(is_remark))),
-            Err(problems) => Err(wire(
-                problems
-                    .into_iter()
-                    .filter(|problem| problem.is_error() || is_remark(problem)),
-            )),
-        }
+        let problems = loader.problems(sources);
+        // A sidecar takes what refers to nothing, as it may have to; whoever writes it is told.
+        let verdict = match problems.iter().any(config::Problem::is_error) {
+            false => Ok,
+            true => Err,
+        };
+        verdict(wire(problems.into_iter().filter(is_remark)))
     }
 }
 
@@ -50,6 +49,7 @@ fn problem(problem: config::Problem) -> Problem {
         column: Some(problem.column).filter(|column| *column > 0),
         path: problem.path,
         message: problem.message,
+        reason: problem.reason,
         hint: problem.hint,
         snippet: problem.snippet.map(|snippet| Snippet {
             text: snippet.text,

@@ -13,7 +13,7 @@ mod rewrite;
 pub use mirror::MirrorSpec;
 
 use crate::config::decode::{Cursor, Fields};
-use crate::model::{Filter, RouteMatch};
+use crate::model::{Filter, RouteKind, RouteMatch};
 
 /// The kinds of filter, and the key that holds each one's settings.
 #[derive(Clone, Copy)]
@@ -58,6 +58,7 @@ pub(in crate::config::spec) enum Place {
 /// The filters of a rule with these matches, or of one of its backends.
 pub(in crate::config::spec) fn filters(
     fields: &mut Fields<'_, '_>,
+    kind: RouteKind,
     place: Place,
     matches: &[RouteMatch],
 ) -> Filters {
@@ -68,6 +69,7 @@ pub(in crate::config::spec) fn filters(
     fields.list("filters", |cursor| {
         match cursor.fields(|fields| entry(fields, matches))? {
             Entry::Filter(filter) => {
+                is_for(cursor, &filter, kind)?;
                 fits(cursor, &filter, place, &read.filters)?;
                 read.filters.push(filter);
             }
@@ -134,6 +136,19 @@ fn entry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Entry> {
             .map(Filter::RequestSizeLimit),
     };
     filter.map(Entry::Filter)
+}
+
+/// Calls of gRPC have no use for what answers in plain HTTP or makes another path.
+fn is_for(cursor: Cursor<'_>, filter: &Filter, kind: RouteKind) -> Option<()> {
+    let of_http = filter.answers() || matches!(filter, Filter::UrlRewrite(_) | Filter::Cors(_));
+    if kind == RouteKind::Grpc && of_http {
+        let message = format!("a GRPCRoute has no {}", filter.kind());
+        return cursor.error(
+            message,
+            "write an HTTPRoute, whose paths are /service/method",
+        );
+    }
+    Some(())
 }
 
 /// Whether a filter may stand there, and with those before it.

@@ -49,7 +49,7 @@ fn prefix_replacement(cursor: Cursor<'_>) -> Option<Arc<str>> {
 fn prefixes_are_told_by_the_path(cursor: Cursor<'_>, matches: &[RouteMatch]) -> Option<()> {
     let prefix = |conditions: &RouteMatch| match &conditions.path {
         PathMatch::Prefix(prefix) => Some(prefix.clone()),
-        PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+        PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Method(_) => None,
     };
     let Some(prefixes) = matches.iter().map(prefix).collect::<Option<Vec<_>>>() else {
         let message = "ReplacePrefixMatch needs every match of the rule to be a PathPrefix";

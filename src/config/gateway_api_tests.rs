@@ -1,0 +1,285 @@
+//! The Gateway API's rules between documents, in the full form, and the status conditions that tell of them.
+
+use super::status;
+use super::tests::{errors, snapshot};
+use crate::model::{BackendTarget, PathMatch, Snapshot};
+
+const EDGE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: pillion}
+spec: {controllerName: pillion.dev/mesh}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: infra}
+spec:
+  gatewayClassName: pillion
+  listeners:
+    - {name: web, port: 80, protocol: HTTP, ALLOWED}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: commerce}}
+";
+
+fn edge(allowed: &str) -> String {
+    EDGE.replace(", ALLOWED", allowed)
+}
+
+fn route(kind: &str, namespace: &str, name: &str, rest: &str) -> String {
+    let parent = "parentRefs: [{name: edge, namespace: infra}]";
+    let backend = "rules: [{backendRefs: [{name: cart, namespace: shop, port: 80}]}]";
+    let metadata = format!("{{name: {name}, namespace: {namespace}}}");
+    let api = "gateway.networking.k8s.io/v1";
+    format!(
+        "---\napiVersion: {api}\nkind: {kind}\nmetadata: {metadata}\nspec: {{{parent}, {backend}{rest}}}\n"
+    )
+}
+
+/// `kind name: conditions`, one line each.
+fn told(snapshot: &Snapshot, kind: &str) -> Vec<String> {
+    let text = status::to_text(&snapshot.statuses);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(kind));
+    let first = lines.next().into_iter();
+    let rest = lines.take_while(|line| line.starts_with(' '));
+    first.chain(rest).map(str::to_owned).collect()
+}
+
+fn attached(snapshot: &Snapshot) -> usize {
+    snapshot.binds[0].listeners[0].routes.len()
+}
+
+#[test]
+fn everything_in_order_is_accepted_resolved_and_programmed() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}}";
+    let text = edge(allowed) + &route("HTTPRoute", "shop", "r", "");
+    assert_eq!(errors(&text), [""; 0]);
+    let snapshot = snapshot(&text);
+    assert_eq!(
+        told(&snapshot, "GatewayClass"),
+        ["GatewayClass default/pillion: Accepted"]
+    );
+    assert_eq!(
+        told(&snapshot, "Gateway infra"),
+        [
+            "Gateway infra/edge: Accepted, Programmed",
+            "  listener web, 1 route: Accepted, ResolvedRefs, Programmed"
+        ]
+    );
+    assert_eq!(
+        told(&snapshot, "HTTPRoute"),
+        [
+            "HTTPRoute shop/r",
+            "  Gateway infra/edge: Accepted, ResolvedRefs"
+        ]
+    );
+    let json = status::to_json(&snapshot.statuses);
+    let parents = &json[2]["status"]["parents"][0];
+    assert_eq!(parents["conditions"][1]["type"], "ResolvedRefs");
+    assert_eq!(parents["conditions"][1]["status"], "True");
+}
+
+#[test]
+fn a_selector_takes_routes_of_namespaces_by_their_labels() {
+    let selector = |selector: &str| {
+        let allowed =
+            format!(", allowedRoutes: {{namespaces: {{from: Selector, selector: {selector}}}}}");
+        edge(&allowed)
+    };
+    for (labels, taken) in [
+        ("{matchLabels: {team: commerce}}", 1),
+        ("{matchLabels: {team: other}}", 0),
+        (
+            "{matchExpressions: [{key: team, operator: In, values: [commerce, x]}]}",
+            1,
+        ),
+        (
+            "{matchExpressions: [{key: team, operator: DoesNotExist}]}",
+            0,
+        ),
+        ("{matchLabels: {kubernetes.io/metadata.name: shop}}", 1),
+    ] {
+        let text = selector(labels) + &route("HTTPRoute", "shop", "r", "");
+        assert_eq!(attached(&snapshot(&text)), taken, "{labels}");
+    }
+    let text = edge("") + &route("HTTPRoute", "shop", "r", "");
+    let refused = &errors(&text)[0];
+    assert!(refused.contains("takes no routes of namespace `shop` [NotAllowedByListeners]"));
+}
+
+#[test]
+fn a_listener_takes_the_kinds_it_names() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}, kinds: [{kind: GRPCRoute}]}";
+    let text =
+        edge(allowed) + &route("HTTPRoute", "shop", "h", "") + &route("GRPCRoute", "shop", "g", "");
+    let snapshot = snapshot(&text);
+    assert_eq!(attached(&snapshot), 1);
+    let refused = &told(&snapshot, "HTTPRoute")[1];
+    assert!(
+        refused.contains("not Accepted (NotAllowedByListeners"),
+        "{refused}"
+    );
+
+    let allowed = ", allowedRoutes: {kinds: [{kind: UDPRoute}, {kind: HTTPRoute, group: other}]}";
+    let snapshot = self::snapshot(&edge(allowed));
+    let listener = &told(&snapshot, "Gateway infra")[1];
+    assert!(
+        listener.contains("not ResolvedRefs (InvalidRouteKinds"),
+        "{listener}"
+    );
+}
+
+#[test]
+fn a_reference_into_another_namespace_needs_a_grant_of_its_kind_and_name() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}}";
+    let grant = |from: &str, to: &str| {
+        let metadata = "metadata: {name: g, namespace: shop}";
+        let spec = format!("from: [{from}], to: [{to}]");
+        format!("---\nkind: ReferenceGrant\n{metadata}\nspec: {{{spec}}}\n")
+    };
+    let http = "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web}";
+    let table = [
+        (http, "{group: '', kind: Service}", true),
+        (http, "{group: '', kind: Service, name: cart}", true),
+        (http, "{group: '', kind: Service, name: other}", false),
+        (http, "{group: '', kind: Secret}", false),
+        (
+            "{group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: web}",
+            "{group: '', kind: Service}",
+            false,
+        ),
+        (
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: other}",
+            "{group: '', kind: Service}",
+            false,
+        ),
+    ];
+    for (from, to, granted) in table {
+        let text = edge(allowed) + &route("HTTPRoute", "web", "r", "") + &grant(from, to);
+        let snapshot = snapshot(&text);
+        let target = &snapshot.binds[0].listeners[0].routes[0].rules[0].backends[0].target;
+        assert_eq!(
+            matches!(target, BackendTarget::Cluster(_)),
+            granted,
+            "{from} {to}"
+        );
+        let told = &told(&snapshot, "HTTPRoute")[1];
+        assert_eq!(
+            told.contains("not ResolvedRefs (RefNotPermitted"),
+            !granted,
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_service_gets_no_requests() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}}";
+    let route = route("HTTPRoute", "shop", "r", "").replace(
+        "{name: cart, namespace: shop",
+        "{kind: Bucket, group: x.com, name: cart",
+    );
+    let snapshot = snapshot(&(edge(allowed) + &route));
+    let told = &told(&snapshot, "HTTPRoute")[1];
+    assert!(told.contains("not ResolvedRefs (InvalidKind: requests cannot go to a Bucket.x.com)"));
+}
+
+#[test]
+fn a_grpc_method_is_a_path() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}}";
+    let path = |method: &str| {
+        let matches = format!("rules: [{{matches: [{{method: {method}}}], backendRefs");
+        let route = route("GRPCRoute", "shop", "r", "").replace("rules: [{backendRefs", &matches);
+        let snapshot = snapshot(&(edge(allowed) + &route));
+        let rule = &snapshot.binds[0].listeners[0].routes[0].rules[0];
+        rule.matches[0].path.clone()
+    };
+    let is_exact = |path| matches!(path, PathMatch::Exact(path) if *path == *"/a.B/C");
+    assert!(is_exact(path("{service: a.B, method: C}")));
+    assert!(matches!(path("{service: a.B}"), PathMatch::Prefix(path) if *path == *"/a.B"));
+    assert!(matches!(path("{method: C}"), PathMatch::Method(method) if *method == *"C"));
+    let PathMatch::Regex(regex) = path("{type: RegularExpression, method: 'Get|Set'}") else {
+        panic!("a regular expression");
+    };
+    assert!(regex.is_match(b"/a.B/Get") && regex.is_match(b"/x/Set"));
+    assert!(!regex.is_match(b"/a/b/Get") && !regex.is_match(b"/a.B/GetAll"));
+}
+
+#[test]
+fn kinds_never_share_a_hostname_and_the_older_has_it() {
+    let allowed = ", allowedRoutes: {namespaces: {from: All}}";
+    let created = |route: String, year: &str| {
+        let stamp = format!("{{creationTimestamp: '{year}-01-01T00:00:00Z', name");
+        route.replace("metadata: {name", &format!("metadata: {stamp}"))
+    };
+    let hosts = ", hostnames: [a.com]";
+    let both = |http: &str, grpc: &str| {
+        let text = edge(allowed)
+            + &created(route("HTTPRoute", "shop", "h", hosts), http)
+            + &created(route("GRPCRoute", "shop", "g", hosts), grpc);
+        let snapshot = snapshot(&text);
+        assert_eq!(attached(&snapshot), 1);
+        let (http, grpc) = (told(&snapshot, "HTTPRoute"), told(&snapshot, "GRPCRoute"));
+        (
+            http[1].contains(": Accepted"),
+            grpc[1].contains(": Accepted"),
+        )
+    };
+    assert_eq!(both("2024", "2025"), (true, false));
+    assert_eq!(both("2025", "2024"), (false, true));
+    // Alphabetical where they are of one age.
+    assert_eq!(both("2024", "2024"), (false, true));
+    let text = edge(allowed)
+        + &route("HTTPRoute", "shop", "h", hosts)
+        + &route("GRPCRoute", "shop", "g", ", hostnames: [b.com]");
+    assert_eq!(attached(&snapshot(&text)), 2);
+}
+
+#[test]
+fn at_a_service_the_more_specific_kind_counts() {
+    let of_service = |kind: &str, name: &str| {
+        route(kind, "shop", name, "").replace(
+            "{name: edge, namespace: infra}",
+            "{kind: Service, group: '', name: cart}",
+        )
+    };
+    let text = edge("") + &of_service("HTTPRoute", "h") + &of_service("GRPCRoute", "g");
+    let snapshot = snapshot(&text);
+    let routes: Vec<String> = snapshot
+        .mesh_routes
+        .iter()
+        .map(|route| route.name.to_string())
+        .collect();
+    assert_eq!(routes, ["shop/g"]);
+}
+
+#[test]
+fn a_listener_in_conflict_is_not_programmed() {
+    let second = EDGE.replace(
+        ", ALLOWED}",
+        "}\n    - {name: again, port: 80, protocol: HTTP}\n    - {name: raw, port: 80, protocol: TCP, backend: {name: cart, namespace: shop}}",
+    );
+    let snapshot = snapshot(&second);
+    let told = told(&snapshot, "Gateway infra");
+    assert!(told[0].contains("Accepted (ListenersNotValid"), "{told:?}");
+    assert!(
+        told[1].ends_with(": Accepted, ResolvedRefs, Programmed"),
+        "{told:?}"
+    );
+    assert!(
+        told[2].contains("not Accepted (HostnameConflict"),
+        "{told:?}"
+    );
+    assert!(told[2].contains("not Programmed (Invalid"), "{told:?}");
+    assert!(told[3].contains("Conflicted (ProtocolConflict"), "{told:?}");
+    assert!(
+        told[3].contains("not ResolvedRefs (RefNotPermitted"),
+        "{told:?}"
+    );
+}
