@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::renewal::look_after;
 use crate::config::RegistryBootstrap;
 use crate::identity::{ALPN_HTTP, ServerTls, TlsError};
-use crate::model::Certificate;
+use crate::model::{Certificate, Pem};
 use crate::registry::http::{Security, SecurityError, Token, serve};
 use crate::registry::{Limits, Registry};
 use crate::store::embedded::{Embedded, OpenError, Options};
@@ -59,8 +59,8 @@ impl RegistryProcess {
     pub async fn open(bootstrap: &RegistryBootstrap) -> Result<Self, StartError> {
         let tls = bootstrap.tls.as_ref().map(|tls| {
             let certificate = Certificate {
-                chain: tls.cert.clone(),
-                key: tls.key.clone(),
+                chain: Pem::File(tls.cert.clone()),
+                key: Pem::File(tls.key.clone()),
             };
             ServerTls::new(&[certificate], ALPN_HTTP).map(Arc::new)
         });

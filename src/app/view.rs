@@ -127,7 +127,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
                 "on_half_close": listener.on_half_close.as_str(),
                 "path": normalization(&listener.path),
                 "tls": listener.tls.as_ref().map(|tls| {
-                    tls.certificates.iter().map(|pair| pair.chain.display().to_string()).collect::<Vec<_>>()
+                    tls.certificates.iter().map(|pair| pair.chain.to_string()).collect::<Vec<_>>()
                 }),
                 "routes": listener.routes.iter().map(|route| route_view(route)).collect::<Vec<_>>(),
             })).collect::<Vec<_>>()
@@ -267,7 +267,7 @@ fn service_view(service: &Service) -> Value {
         "lane": service.lane.as_ref().map(lane_view),
         "outbound_lane": service.outbound_lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
-            "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.display().to_string()),
+            "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.to_string()),
         })),
     })
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::webhook::Webhook;
 use crate::config::{Problem, problem};
 use crate::inject::{Injection, Settings, Style, init_image_of, inject_text};
-use crate::model::Certificate;
+use crate::model::{Certificate, Pem};
 use crate::telemetry::log;
 
 #[derive(clap::Args)]
@@ -186,8 +186,8 @@ fn serve(arguments: &Serve) -> ExitCode {
 
 async fn run_webhook(arguments: &Serve) -> ExitCode {
     let certificate = Certificate {
-        chain: arguments.cert.clone(),
-        key: arguments.key.clone(),
+        chain: Pem::File(arguments.cert.clone()),
+        key: Pem::File(arguments.key.clone()),
     };
     let settings = arguments.sidecar.settings();
     let webhook = match Webhook::open(arguments.listen, certificate, settings).await {

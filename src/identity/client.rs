@@ -1,7 +1,6 @@
 //! TLS towards endpoints.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::files::Files;
 use super::{Reload, TlsError, alpn_protocols, pem, provider};
-use crate::model::{Address, Certificate, Name, UpstreamTls};
+use crate::model::{Address, Certificate, Name, Pem, UpstreamTls};
 
 /// Server names whose sessions one configuration remembers.
 const RESUMED_NAMES_MAX: usize = 64;
@@ -35,7 +34,7 @@ pub struct ClientConfigs {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Key {
-    ca: Option<PathBuf>,
+    ca: Option<Pem>,
     certificate: Option<Certificate>,
     alpn: Vec<Vec<u8>>,
 }
@@ -91,8 +90,8 @@ impl ClientConfigs {
 impl Key {
     fn files(&self) -> Files {
         let pairs = self.certificate.iter();
-        let files = pairs.flat_map(|pair| [&*pair.chain, &*pair.key]);
-        Files::new(files.chain(self.ca.as_deref()))
+        let all = pairs.flat_map(|pair| [&pair.chain, &pair.key]);
+        Files::new(all.chain(&self.ca).filter_map(Pem::file))
     }
 }
 

@@ -1,36 +1,35 @@
 use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
 
 use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::model::Pem;
 
 /// What is wrong with a certificate, key or CA file, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {error}; check the path and that this process may read it", path.display())]
+    #[error("{pem}: {error}; check the path and that this process may read it")]
     Read {
-        path: PathBuf,
+        pem: Pem,
         #[source]
         error: io::Error,
     },
-    #[error("{}: no certificate in it; it must be PEM with a BEGIN CERTIFICATE block", path.display())]
-    NoCertificate { path: PathBuf },
+    #[error("{pem}: no certificate in it; it must be PEM with a BEGIN CERTIFICATE block")]
+    NoCertificate { pem: Pem },
     #[error(
-        "{}: no private key in it; it must be PEM with a BEGIN PRIVATE KEY block (EC, RSA or PKCS#8, without a password)",
-        path.display()
+        "{pem}: no private key in it; it must be PEM with a BEGIN PRIVATE KEY block (EC, RSA or PKCS#8, without a password)"
     )]
-    NoKey { path: PathBuf },
-    #[error("{}: not valid PEM: {reason}", path.display())]
-    Pem { path: PathBuf, reason: String },
-    #[error("{}: a certificate in it cannot be read: {reason}", path.display())]
-    Certificate { path: PathBuf, reason: String },
-    #[error("{}: this private key cannot be used: {reason}", path.display())]
-    Key { path: PathBuf, reason: String },
+    NoKey { pem: Pem },
+    #[error("{pem}: not valid PEM: {reason}")]
+    Pem { pem: Pem, reason: String },
+    #[error("{pem}: a certificate in it cannot be read: {reason}")]
+    Certificate { pem: Pem, reason: String },
+    #[error("{pem}: this private key cannot be used: {reason}")]
+    Key { pem: Pem, reason: String },
     #[error(
-        "{}: this private key does not belong to the first certificate of {}; give both of one pair",
-        key.display(), chain.display()
+        "{key}: this private key does not belong to the first certificate of {chain}; give both of one pair"
     )]
-    Mismatch { chain: PathBuf, key: PathBuf },
+    Mismatch { chain: Pem, key: Pem },
     #[error("a TLS listener without a certificate; give it one in certificateRefs")]
     NoIdentity,
     #[error(

@@ -1,6 +1,6 @@
-//! Certificates and keys from PEM files.
+//! Certificates and keys from PEM.
 
-use std::path::Path;
+use std::borrow::Cow;
 
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
 use super::{TlsError, provider};
-use crate::model::Certificate;
+use crate::model::{Certificate, Pem};
 
 /// A chain with its key, which are a pair.
 pub fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, TlsError> {
@@ -20,24 +20,24 @@ pub fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, TlsError
             key: certificate.key.clone(),
         },
         rustls::Error::InvalidCertificate(reason) => TlsError::Certificate {
-            path: certificate.chain.clone(),
+            pem: certificate.chain.clone(),
             reason: reason.to_string(),
         },
         error => TlsError::Key {
-            path: certificate.key.clone(),
+            pem: certificate.key.clone(),
             reason: error.to_string(),
         },
     })
 }
 
 /// The trust in all certificates of a bundle.
-pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+pub fn roots(pem: &Pem) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates(pem)? {
         roots
             .add(certificate)
             .map_err(|error| TlsError::Certificate {
-                path: path.to_owned(),
+                pem: pem.clone(),
                 reason: error.to_string(),
             })?;
     }
@@ -45,37 +45,38 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let all = all.map_err(|error| invalid(path, &error))?;
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(pem)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let all = all.map_err(|error| invalid(pem, &error))?;
     if all.is_empty() {
-        return Err(TlsError::NoCertificate {
-            path: path.to_owned(),
-        });
+        return Err(TlsError::NoCertificate { pem: pem.clone() });
     }
     Ok(all)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = read(path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        Error::NoItemsFound => TlsError::NoKey {
-            path: path.to_owned(),
-        },
-        error => invalid(path, &error),
+fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(pem)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        Error::NoItemsFound => TlsError::NoKey { pem: pem.clone() },
+        error => invalid(pem, &error),
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Read {
-        path: path.to_owned(),
-        error,
-    })
+fn read(pem: &Pem) -> Result<Cow<'_, [u8]>, TlsError> {
+    match pem {
+        Pem::Text { text, .. } => Ok(Cow::Borrowed(text)),
+        Pem::File(path) => std::fs::read(path)
+            .map(Cow::Owned)
+            .map_err(|error| TlsError::Read {
+                pem: pem.clone(),
+                error,
+            }),
+    }
 }
 
 /// The reader's text would show a line of the file, which may be of the key: so only what kind of error it is.
-fn invalid(path: &Path, error: &Error) -> TlsError {
+fn invalid(pem: &Pem, error: &Error) -> TlsError {
     let reason = match error {
         Error::MissingSectionEnd { .. } => "a block has no END line",
         Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
@@ -83,7 +84,7 @@ fn invalid(path: &Path, error: &Error) -> TlsError {
         _ => "it cannot be read",
     };
     TlsError::Pem {
-        path: path.to_owned(),
+        pem: pem.clone(),
         reason: reason.to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use webpki::EndEntityCert;
 
 use super::files::Files;
 use super::{Reload, TlsError, alpn_protocols, pem, provider};
-use crate::model::Certificate;
+use crate::model::{Certificate, Pem};
 
 /// Terminates TLS 1.2 and 1.3 with one of several certificates, chosen by the name that the client asks for.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ impl ServerTls {
 fn paths(certificates: &[Certificate]) -> impl Iterator<Item = &Path> {
     certificates
         .iter()
-        .flat_map(|certificate| [&*certificate.chain, &*certificate.key])
+        .flat_map(|certificate| [&certificate.chain, &certificate.key])
+        .filter_map(Pem::file)
 }
 
 #[derive(Debug)]
@@ -130,9 +131,9 @@ impl Identities {
 }
 
 /// In lower case.
-fn dns_names(key: &CertifiedKey, path: &Path) -> Result<Vec<String>, TlsError> {
+fn dns_names(key: &CertifiedKey, pem: &Pem) -> Result<Vec<String>, TlsError> {
     let parsed = EndEntityCert::try_from(&key.cert[0]).map_err(|error| TlsError::Certificate {
-        path: path.to_owned(),
+        pem: pem.clone(),
         reason: error.to_string(),
     })?;
     Ok(parsed

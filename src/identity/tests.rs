@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::model::{Address, Certificate, Name, UpstreamTls};
+use crate::model::{Address, Certificate, Name, Pem, UpstreamTls};
 
 /// A folder with a CA.
 struct Authority {
@@ -50,21 +50,25 @@ impl Authority {
         let params = CertificateParams::new(names).expect("DNS names");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let pair = Certificate {
-            chain: self.path(&format!("{file}.pem")),
-            key: self.path(&format!("{file}.key")),
+            chain: Pem::File(self.path(&format!("{file}.pem"))),
+            key: Pem::File(self.path(&format!("{file}.key"))),
         };
-        replace(&pair.chain, &certificate.pem());
-        replace(&pair.key, &key.serialize_pem());
+        replace(path(&pair.chain), &certificate.pem());
+        replace(path(&pair.key), &key.serialize_pem());
         pair
     }
 
     fn trust(&self) -> UpstreamTls {
         UpstreamTls {
             sni: None,
-            ca: Some(self.path("ca.pem")),
+            ca: Some(Pem::File(self.path("ca.pem"))),
             certificate: None,
         }
     }
+}
+
+fn path(pem: &Pem) -> &Path {
+    pem.file().expect("a file")
 }
 
 /// As careful tools do: a new file in the place of the old one.
@@ -226,9 +230,9 @@ async fn a_bad_new_file_keeps_the_old_one_and_is_said_once() {
     let certificate = authority.issue("a", &["a.test"]);
     let before = der(&certificate);
     let server = ServerTls::new(std::slice::from_ref(&certificate), ALPN_HTTP).expect("usable");
-    let key = std::fs::read_to_string(&certificate.key).expect("there");
+    let key = std::fs::read_to_string(path(&certificate.key)).expect("there");
     let other = authority.issue("other", &["a.test"]);
-    std::fs::rename(&other.key, &certificate.key).expect("moved");
+    std::fs::rename(path(&other.key), path(&certificate.key)).expect("moved");
     let Reload::Kept(error) = server.reload_if_changed() else {
         panic!("another key does not fit");
     };
@@ -239,7 +243,7 @@ async fn a_bad_new_file_keeps_the_old_one_and_is_said_once() {
         .await
         .expect("connected");
     assert_eq!(shown(&stream), before);
-    replace(&certificate.key, &key);
+    replace(path(&certificate.key), &key);
     assert!(matches!(server.reload_if_changed(), Reload::Reloaded));
 }
 
@@ -306,7 +310,7 @@ async fn a_client_certificate_is_shown_when_asked_for_and_reloaded() {
 }
 
 fn asking_for_clients(authority: &Authority, certificate: &Certificate) -> Arc<ServerConfig> {
-    let roots = super::pem::roots(&authority.path("ca.pem")).expect("a CA");
+    let roots = super::pem::roots(&Pem::File(authority.path("ca.pem"))).expect("a CA");
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
         Arc::new(roots),
         provider().clone(),
@@ -349,20 +353,28 @@ fn each_bad_file_is_named_with_what_to_do() {
     .expect("written");
     let absent = authority.path("absent.pem");
     let pair = |chain: &Path, key: &Path| Certificate {
-        chain: chain.to_owned(),
-        key: key.to_owned(),
+        chain: Pem::File(chain.to_owned()),
+        key: Pem::File(key.to_owned()),
     };
     for (certificate, file, advice) in [
-        (pair(&absent, &good.key), "absent.pem", "check the path"),
-        (pair(&good.key, &good.key), "good.key", "BEGIN CERTIFICATE"),
         (
-            pair(&good.chain, &good.chain),
+            pair(&absent, path(&good.key)),
+            "absent.pem",
+            "check the path",
+        ),
+        (
+            pair(path(&good.key), path(&good.key)),
+            "good.key",
+            "BEGIN CERTIFICATE",
+        ),
+        (
+            pair(path(&good.chain), path(&good.chain)),
             "good.pem",
             "BEGIN PRIVATE KEY",
         ),
-        (pair(&garbage, &good.key), "garbage.pem", "not Base64"),
+        (pair(&garbage, path(&good.key)), "garbage.pem", "not Base64"),
         (
-            pair(&authority.path("ca.pem"), &good.key),
+            pair(&authority.path("ca.pem"), path(&good.key)),
             "good.key",
             "does not belong to the first certificate",
         ),

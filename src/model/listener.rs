@@ -1,8 +1,7 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Name, PathNormalization, Route};
+use super::{Name, PathNormalization, Pem, Route};
 
 /// One socket and the listeners that share it, told apart by hostname (or SNI, when TLS is on).
 #[derive(Clone, Debug)]
@@ -60,11 +59,11 @@ pub enum TlsMode {
     Terminate,
 }
 
-/// A certificate chain and its key as PEM files; both are read again when they change.
+/// A certificate chain and its key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Certificate {
-    pub chain: PathBuf,
-    pub key: PathBuf,
+    pub chain: Pem,
+    pub key: Pem,
 }
 
 /// A host name as a route or listener writes it, in lower case, without a trailing dot.

@@ -12,6 +12,7 @@ mod lane;
 mod listener;
 mod name;
 mod path;
+mod pem;
 mod route;
 mod service;
 mod sidecar;
@@ -30,6 +31,7 @@ pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};
 pub use name::Name;
 pub use path::{PathAction, PathNormalization};
+pub use pem::Pem;
 pub use route::{
     Backend, BackendTarget, HeaderMatch, Hedge, HedgeAfter, Mirror, PathMatch, QueryMatch, Retry,
     Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,

@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, HealthCheck, Lane, Name, PathNormalization};
+use super::{Endpoint, HealthCheck, Lane, Name, PathNormalization, Pem};
 
 /// A `Service`: its ports, its endpoints, and how traffic to it is treated.
 #[derive(Clone, Debug)]
@@ -402,8 +401,8 @@ impl Default for CircuitBreaker {
 pub struct UpstreamTls {
     /// The name that is sent and verified; None takes the endpoint's host name, or else the service's name.
     pub sni: Option<Arc<str>>,
-    /// A PEM bundle; None trusts the system's roots.
-    pub ca: Option<PathBuf>,
+    /// None trusts the system's roots.
+    pub ca: Option<Pem>,
     /// The client certificate to present when asked.
     pub certificate: Option<super::Certificate>,
 }

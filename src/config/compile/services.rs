@@ -1,6 +1,6 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::references::Unresolved;
@@ -8,7 +8,7 @@ use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::problem::{Finding, Problem, Spot};
 use crate::config::spec::{Document, Kind, KubernetesServiceSpec, ServiceSpec, Spec};
-use crate::model::{Certificate, ClusterKey, Name, Port, Service, Subset, UpstreamTls};
+use crate::model::{Certificate, ClusterKey, Name, Pem, Port, Service, Subset, UpstreamTls};
 
 /// A service as it was compiled, and the documents it was compiled from.
 pub struct CachedService {
@@ -207,7 +207,7 @@ fn in_folder(service: &Arc<Service>, folder: &Path) -> Arc<Service> {
     };
     let tls = UpstreamTls {
         sni: tls.sni.clone(),
-        ca: tls.ca.as_ref().map(|ca| folder.join(ca)),
+        ca: tls.ca.as_ref().map(|ca| pem_in(ca, folder)),
         certificate: tls
             .certificate
             .as_ref()
@@ -221,10 +221,16 @@ fn in_folder(service: &Arc<Service>, folder: &Path) -> Arc<Service> {
 
 /// Paths as the process opens them: a relative one starts from the folder of the file it is written in.
 pub fn certificate_in(certificate: &Certificate, folder: &Path) -> Certificate {
-    let join = |path: &PathBuf| folder.join(path);
     Certificate {
-        chain: join(&certificate.chain),
-        key: join(&certificate.key),
+        chain: pem_in(&certificate.chain, folder),
+        key: pem_in(&certificate.key, folder),
+    }
+}
+
+fn pem_in(pem: &Pem, folder: &Path) -> Pem {
+    match pem {
+        Pem::File(path) => Pem::File(folder.join(path)),
+        Pem::Text { .. } => pem.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::selector::{Selector, selector};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
 use crate::model::{
-    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, RouteKind, TlsMode,
+    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, Pem, RouteKind, TlsMode,
 };
 
 #[derive(Debug)]
@@ -268,8 +268,8 @@ pub(super) fn certificate(fields: &mut Fields<'_, '_>) -> Option<Certificate> {
     let chain = fields.required("cert", |c| c.path());
     let key = fields.required("key", |c| c.path());
     Some(Certificate {
-        chain: chain?,
-        key: key?,
+        chain: Pem::File(chain?),
+        key: Pem::File(key?),
     })
 }
 

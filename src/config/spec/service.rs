@@ -8,7 +8,7 @@ use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
     Address, Balance, ClusterKey, Endpoint, EndpointState, HashKey, LeastRequest, Name, Outlier,
-    Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
+    Pem, Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
 };
 
 /// Our `Service`.
@@ -332,7 +332,7 @@ fn tls(fields: &mut Fields<'_, '_>) -> Option<UpstreamTls> {
     )]);
     Some(UpstreamTls {
         sni: fields.optional("sni", |c| c.owned_text()),
-        ca: fields.optional("ca", |c| c.path()),
+        ca: fields.optional("ca", |c| c.path()).map(Pem::File),
         certificate: fields.optional("certificate", |c| c.fields(super::gateway::certificate)),
     })
 }

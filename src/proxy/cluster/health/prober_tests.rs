@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::identity::ServerTls;
 use crate::model::{
-    Address, Certificate, Endpoint, EndpointUpdate, HealthCheck, Name, Port, Service, Snapshot,
-    UpstreamTls,
+    Address, Certificate, Endpoint, EndpointUpdate, HealthCheck, Name, Pem, Port, Service,
+    Snapshot, UpstreamTls,
 };
 use crate::proxy::cluster::plan::Standing;
 use crate::proxy::cluster::testing::{endpoint, key, service};
@@ -339,11 +339,11 @@ async fn a_service_with_tls_is_asked_over_tls() {
     let params = CertificateParams::new(vec!["shop.test".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap();
     let files = Certificate {
-        chain: folder.path().join("cert.pem"),
-        key: folder.path().join("cert.key"),
+        chain: Pem::File(folder.path().join("cert.pem")),
+        key: Pem::File(folder.path().join("cert.key")),
     };
-    std::fs::write(&files.chain, certificate.pem()).unwrap();
-    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("cert.key"), key.serialize_pem()).unwrap();
     let tls = |sni: &str| UpstreamTls {
         sni: Some(sni.into()),
         ca: Some(files.chain.clone()),
