@@ -283,3 +283,157 @@ fn a_listener_in_conflict_is_not_programmed() {
         "{told:?}"
     );
 }
+
+/// A pair as `kubectl create secret tls` makes it.
+fn secret(namespace: &str, name: &str) -> String {
+    use base64::Engine;
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["a.com".to_owned()]).expect("names");
+    let certificate = params.self_signed(&key).expect("signed");
+    let base64 = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+    format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         type: kubernetes.io/tls\ndata:\n  tls.crt: {}\n  tls.key: {}\n",
+        base64(certificate.pem()),
+        base64(key.serialize_pem())
+    )
+}
+
+fn https(refs: &str) -> String {
+    EDGE.replace(
+        "{name: web, port: 80, protocol: HTTP, ALLOWED}",
+        &format!("{{name: web, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{refs}]}}}}"),
+    )
+}
+
+#[test]
+fn a_listener_takes_its_certificate_from_a_secret() {
+    let text = https("{name: tls}") + &secret("infra", "tls");
+    assert_eq!(errors(&text), [""; 0]);
+    let snapshot = snapshot(&text);
+    let tls = snapshot.binds[0].listeners[0].tls.as_ref().expect("TLS");
+    let shown = format!("{:?}", tls.certificates);
+    assert!(shown.contains("Pem(Secret infra/tls, tls.key)"), "{shown}");
+    assert!(!shown.contains("PRIVATE"), "{shown}");
+}
+
+#[test]
+fn a_listener_without_its_certificate_is_not_programmed() {
+    let broken = secret("infra", "tls").replace("tls.crt: ", "tls.crt: AAAA");
+    let empty = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: tls, namespace: infra}\n";
+    for (text, why) in [
+        (https("{name: tls}"), "there is no Secret infra/tls"),
+        (https("{name: tls}") + &broken, "is not PEM"),
+        (
+            https("{name: tls}") + empty,
+            "holds no certificate with its key",
+        ),
+        (
+            https("{kind: ConfigMap, name: tls}"),
+            "not taken from a ConfigMap",
+        ),
+    ] {
+        let snapshot = snapshot(&text);
+        assert!(snapshot.binds.is_empty());
+        let listener = &told(&snapshot, "Gateway infra")[1];
+        assert!(
+            listener.contains("not ResolvedRefs (InvalidCertificateRef"),
+            "{listener}"
+        );
+        assert!(listener.contains(why), "{listener}");
+        assert!(listener.contains("not Programmed (Invalid"), "{listener}");
+    }
+}
+
+#[test]
+fn a_secret_of_another_namespace_needs_a_grant() {
+    let text = https("{name: tls, namespace: certs}") + &secret("certs", "tls");
+    let refused = &errors(&text)[0];
+    assert!(refused.contains("secret certs/tls is in another namespace [RefNotPermitted]"));
+    let grant = "---\nkind: ReferenceGrant\nmetadata: {name: g, namespace: certs}\nspec:\n  \
+                 from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: infra}]\n  \
+                 to: [{group: '', kind: Secret}]\n";
+    assert_eq!(errors(&(text + grant)), [""; 0]);
+}
+
+#[test]
+fn what_is_wrong_in_a_secret_is_told_without_its_text() {
+    let text = "kind: Secret\nname: a\ndata: {tls.key: '!hush!'}\n---\nkind: Secret\nname: [b\ndata: hush\n";
+    let problems = super::validate(&[super::Source::file("mesh.yaml", text)]);
+    let shown = super::problem::render(&problems, false);
+    assert!(shown.contains("data.tls.key: not Base64"), "{shown}");
+    assert!(!shown.contains("hush"), "{shown}");
+}
+
+fn policy(name: &str, target: &str, validation: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+         targetRefs: [{{group: '', kind: Service, {target}}}]\n  \
+         validation: {{hostname: cart.internal, {validation}}}\n"
+    )
+}
+
+fn authority() -> String {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["ca".to_owned()]).expect("names");
+    let pem = params.self_signed(&key).expect("signed").pem();
+    let indented: String = pem.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: shop}}\ndata:\n  ca.crt: |\n{indented}"
+    )
+}
+
+#[test]
+fn a_policy_says_how_a_service_is_spoken_to() {
+    let system = "wellKnownCACertificates: System";
+    let bundle = "caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]";
+    let ports = "ports: [{name: plain, port: 80}, {name: secure, port: 443}]";
+    let services = edge("").replace("ports: [{port: 80}]", ports) + &authority();
+    let cart = |text: &str| {
+        let snapshot = snapshot(&(services.clone() + text));
+        let told = told(&snapshot, "BackendTLSPolicy");
+        let name = crate::model::Name::new("shop", "cart");
+        (snapshot.services[&name].clone(), told)
+    };
+    let (all, told) = cart(&policy("p", "name: cart", system));
+    assert_eq!(told[1], "  Service shop/cart: Accepted, ResolvedRefs");
+    let tls = all.tls_of(Some(80)).expect("TLS");
+    assert_eq!(
+        (tls.sni.as_deref(), tls.ca.is_none()),
+        (Some("cart.internal"), true)
+    );
+
+    let (one, told) = cart(&policy("p", "name: cart, sectionName: secure", bundle));
+    assert_eq!(
+        told[1],
+        "  Service shop/cart, listener secure: Accepted, ResolvedRefs"
+    );
+    assert!(one.tls_of(Some(80)).is_none());
+    let ca = one
+        .tls_of(Some(443))
+        .and_then(|tls| tls.ca.as_ref())
+        .expect("a bundle");
+    assert_eq!(ca.to_string(), "ConfigMap shop/ca, ca.crt");
+
+    let missing = bundle.replace("name: ca", "name: other");
+    let (closed, told) = cart(&policy("p", "name: cart", &missing));
+    assert!(
+        told[1].contains("not Accepted (NoValidCACertificate"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].contains("not ResolvedRefs (InvalidCACertificateRef"),
+        "{told:?}"
+    );
+    assert!(
+        closed.tls_of(Some(80)).expect("TLS").ca.is_some(),
+        "nobody is trusted"
+    );
+
+    let (_, told) = cart(&policy("p", "name: cart, sectionName: other", system));
+    assert!(told[1].contains("not Accepted (TargetNotFound"), "{told:?}");
+    let two = policy("a", "name: cart", bundle) + &policy("b", "name: cart", system);
+    let (first, _) = cart(&two);
+    assert!(first.tls_of(None).expect("TLS").ca.is_some());
+}

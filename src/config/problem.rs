@@ -234,7 +234,7 @@ impl Style {
     }
 }
 
-/// A place in a document and the path of the key there.
+/// A place in a document and the path of the key there; without an `end`, its text is not shown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Spot {
     pub mark: Mark,
@@ -277,6 +277,11 @@ impl Finding {
             reason: Some(reason),
             ..Self::error(spot, message, hint)
         }
+    }
+
+    /// For a text that holds secrets.
+    pub fn show_no_text(&mut self) {
+        self.spot.end = Mark::default();
     }
 
     fn new(
@@ -338,6 +343,9 @@ impl<'t> Page<'t> {
     }
 
     fn snippet(&self, mark: Mark, end: Mark) -> Option<Snippet> {
+        if end == Mark::default() {
+            return None;
+        }
         let lines = self.lines.get_or_init(|| {
             let after = memchr::memchr_iter(b'\n', self.text.as_bytes()).map(|at| at + 1);
             std::iter::once(0).chain(after).collect()

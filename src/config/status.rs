@@ -24,8 +24,13 @@ fn document(status: &Status) -> Value {
         said.insert("listeners".to_owned(), listeners);
     }
     if status.conditions.is_empty() {
-        let parents = status.parents.iter().map(parent).collect();
-        said.insert("parents".to_owned(), parents);
+        // Policies call theirs so (GEP-713).
+        let (parents, reference) = match status.kind {
+            "BackendTLSPolicy" => ("ancestors", "ancestorRef"),
+            _ => ("parents", "parentRef"),
+        };
+        let all = status.parents.iter().map(|one| parent(one, reference));
+        said.insert(parents.to_owned(), all.collect());
     }
     json!({
         "kind": status.kind,
@@ -44,9 +49,9 @@ fn listener(listener: &ListenerStatus) -> Value {
     })
 }
 
-fn parent(parent: &ParentStatus) -> Value {
+fn parent(parent: &ParentStatus, reference: &str) -> Value {
     json!({
-        "parentRef": {
+        reference: {
             "kind": parent.kind,
             "namespace": &*parent.name.namespace,
             "name": &*parent.name.name,

@@ -86,7 +86,7 @@ rules: [{backendRefs: [{name: shop, port: 80}]}]
 ---
 kind: Service
 name: shop
-ports: [{port: 80, protocol: http}]
+ports: [{name: http-web, port: 80, protocol: http}]
 ";
     let full = "
 apiVersion: gateway.networking.k8s.io/v1

@@ -49,13 +49,23 @@ impl Service {
             tls: None,
         }
     }
+
+    /// TLS towards the endpoints of a port; None of its name is every port.
+    pub fn tls_of(&self, port: Option<u16>) -> Option<&UpstreamTls> {
+        let mut ports = self.ports.iter();
+        let own = ports.find(|known| Some(known.port) == port);
+        own.and_then(|port| port.tls.as_ref()).or(self.tls.as_ref())
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
     pub port: u16,
+    pub name: Option<Arc<str>>,
     /// None is detected per connection downstream, and follows the downstream's version upstream.
     pub protocol: Option<Protocol>,
+    /// TLS of this port alone; None is the service's.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// What a port speaks.

@@ -566,7 +566,7 @@ impl DataPlane {
         let hashing = service
             .as_ref()
             .and_then(|service| service.balance.hashing());
-        let tls = service.and_then(|service| service.tls.clone());
+        let tls = service.and_then(|service| service.tls_of(key.port).cloned());
         let security = tls.map_or(Security::Plain, |settings| {
             self.security(settings, protocol)
         });

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use super::references::{Grants, Namespaces, Referrer, Unresolved};
 use super::routes::Routes;
+use super::secrets::Secrets;
 use super::services::{Services, certificate_in};
 use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::defaults;
 use crate::config::problem::{Finding, Problem, Spot};
-use crate::config::spec::{BackendRef, GatewaySpec, Kind, ListenerProtocol, ListenerSpec, Spec};
+use crate::config::spec::{
+    BackendRef, CertificateRef, GatewaySpec, Kind, ListenerProtocol, ListenerSpec, Spec, TlsSpec,
+};
 use crate::model::{
-    Backend, BackendTarget, Bind, Condition, HostPattern, Listener, ListenerStatus, ListenerTls,
-    Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts,
+    Backend, BackendTarget, Bind, Certificate, Condition, HostPattern, Listener, ListenerStatus,
+    ListenerTls, Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts,
 };
 
 /// All gateways, by name and by namespace.
@@ -104,6 +107,7 @@ pub fn binds(
     routes: &Routes,
     services: &Services<'_>,
     grants: &Grants<'_>,
+    secrets: &Secrets<'_>,
     problems: &mut Vec<Problem>,
 ) -> (Vec<Arc<Bind>>, Vec<Status>) {
     let mut sockets: BTreeMap<SocketAddr, Socket<'_, '_>> = BTreeMap::new();
@@ -117,13 +121,19 @@ pub fn binds(
                 spec,
                 services,
                 grants,
+                secrets,
                 problems,
                 unresolved: None,
             };
             let listener = Arc::new(compiler.listener(routes.of(id)));
             let unresolved = compiler.unresolved;
             let mut conflict = None;
-            for address in addresses(gateway.spec) {
+            // Without a certificate there is nothing to answer a client with.
+            let is_mute = listener
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.certificates.is_empty());
+            for address in addresses(gateway.spec).into_iter().filter(|_| !is_mute) {
                 let address = SocketAddr::new(address, spec.port);
                 let socket = sockets.entry(address).or_default();
                 let listener = Arc::clone(&listener);
@@ -318,6 +328,7 @@ struct ListenerCompiler<'c, 'p> {
     spec: &'c ListenerSpec,
     services: &'c Services<'c>,
     grants: &'c Grants<'p>,
+    secrets: &'c Secrets<'p>,
     problems: &'c mut Vec<Problem>,
     /// The first reference that leads nowhere.
     unresolved: Option<Unresolved>,
@@ -330,14 +341,9 @@ impl ListenerCompiler<'_, '_> {
             None => routes.to_vec(),
         };
         self.check_kinds();
-        let folder = self.gateway.placed.origin.folder();
         let tls = self.spec.tls.as_ref().map(|tls| ListenerTls {
             mode: tls.mode,
-            certificates: tls
-                .certificates
-                .iter()
-                .map(|pair| certificate_in(pair, folder))
-                .collect(),
+            certificates: self.certificates(tls),
         });
         Listener {
             gateway: self.gateway.name().clone(),
@@ -348,6 +354,38 @@ impl ListenerCompiler<'_, '_> {
             on_half_close: self.spec.on_half_close,
             path: self.spec.path,
         }
+    }
+
+    fn certificates(&mut self, tls: &TlsSpec) -> Vec<Certificate> {
+        let folder = self.gateway.placed.origin.folder();
+        let of_files = tls.certificates.iter();
+        let mut certificates: Vec<_> = of_files.map(|pair| certificate_in(pair, folder)).collect();
+        for reference in &tls.refs {
+            match self.certificate(reference) {
+                Ok(certificate) => certificates.push(certificate),
+                Err(why) => self.miss(why, &reference.spot),
+            }
+        }
+        certificates
+    }
+
+    fn certificate(&self, reference: &CertificateRef) -> Result<Certificate, Unresolved> {
+        if *reference.kind != *"Secret" {
+            let message = format!("a certificate is not taken from a {}", reference.kind);
+            let hint = "refer to a Secret";
+            return Err(Unresolved::new("InvalidCertificateRef", message, hint));
+        }
+        let own = &self.gateway.name().namespace;
+        let secret = Name {
+            namespace: Arc::clone(reference.namespace.as_ref().unwrap_or(own)),
+            name: Arc::clone(&reference.name),
+        };
+        let from = Referrer {
+            kind: Kind::Gateway,
+            namespace: own,
+        };
+        self.grants.check(from, "Secret", &secret)?;
+        self.secrets.certificate(&secret)
     }
 
     /// A kind that cannot attach is told; those that can, do.

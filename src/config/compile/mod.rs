@@ -3,10 +3,12 @@
 //! Results are kept from one time to the next, so that a service or route that did not change stays the same `Arc`.
 
 mod gateways;
+mod policies;
 mod reach;
 mod references;
 mod rivals;
 mod routes;
+mod secrets;
 mod services;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use crate::model::{Condition, Name, Snapshot, Status};
 
 use references::{Grants, Namespaces};
 use routes::RouteCache;
+use secrets::Secrets;
 use services::CachedService;
 
 /// A document at its place in a source.
@@ -58,7 +61,14 @@ pub fn compile(placed: &[Placed<'_>], cache: &mut Cache) -> (Snapshot, Vec<Probl
     }
     let chosen = choose(placed, &mut problems);
     let suggester = Suggester::default();
-    let services = services::compile(&chosen, &suggester, &mut cache.services, &mut problems);
+    let secrets = Secrets::of(&chosen);
+    let services = services::compile(
+        &chosen,
+        &secrets,
+        &suggester,
+        &mut cache.services,
+        &mut problems,
+    );
     let grants = Grants::of(&chosen);
     let gateways = gateways::gateways(&chosen, Namespaces::of(&chosen), &suggester);
     let routes = routes::compile(
@@ -69,10 +79,17 @@ pub fn compile(placed: &[Placed<'_>], cache: &mut Cache) -> (Snapshot, Vec<Probl
         &mut cache.routes,
         &mut problems,
     );
-    let (binds, mut statuses) =
-        gateways::binds(&gateways, &routes, &services, &grants, &mut problems);
+    let (binds, mut statuses) = gateways::binds(
+        &gateways,
+        &routes,
+        &services,
+        &grants,
+        &secrets,
+        &mut problems,
+    );
     statuses.extend(classes(&chosen));
     statuses.extend(routes.statuses);
+    statuses.extend(services.statuses);
     statuses.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     let snapshot = Snapshot {
         revision: 0,

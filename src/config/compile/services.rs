@@ -3,17 +3,22 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::policies::{self, Secured};
 use super::references::Unresolved;
+use super::secrets::Secrets;
 use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::problem::{Finding, Problem, Spot};
 use crate::config::spec::{Document, Kind, KubernetesServiceSpec, ServiceSpec, Spec};
-use crate::model::{Certificate, ClusterKey, Name, Pem, Port, Service, Subset, UpstreamTls};
+use crate::model::{
+    Certificate, ClusterKey, Name, Pem, Port, Service, Status, Subset, UpstreamTls,
+};
 
 /// A service as it was compiled, and the documents it was compiled from.
 pub struct CachedService {
     ours: Option<Arc<Document>>,
     kubernetes: Option<Arc<Document>>,
+    secured: Vec<Secured>,
     service: Arc<Service>,
 }
 
@@ -25,6 +30,8 @@ pub struct Services<'s> {
     suggester: &'s Suggester,
     /// A subset's name, in its service's namespace, to the service.
     subsets: HashMap<Name, Name>,
+    /// Of policies for services.
+    pub statuses: Vec<Status>,
 }
 
 /// The documents of one service: ours, Kubernetes', or both.
@@ -32,10 +39,13 @@ pub struct Services<'s> {
 struct Documents<'p> {
     ours: Option<Part<'p, ServiceSpec>>,
     kubernetes: Option<Part<'p, KubernetesServiceSpec>>,
+    /// What policies say of its TLS.
+    secured: Vec<Secured>,
 }
 
 pub fn compile<'p, 's>(
     chosen: &[&'p Placed<'p>],
+    secrets: &Secrets<'p>,
     suggester: &'s Suggester,
     cache: &mut HashMap<Name, CachedService>,
     problems: &mut Vec<Problem>,
@@ -43,9 +53,12 @@ pub fn compile<'p, 's>(
     let documents = by_name(chosen);
     let subsets = subsets(&documents, problems);
     let failovers = failovers(&documents);
+    let names = |name: &Name| documents.get(name).map(Documents::port_names);
+    let mut policies = policies::policies(chosen, secrets, names, problems);
     let mut compiled = HashMap::with_capacity(documents.len());
     let mut kept = HashMap::with_capacity(documents.len());
-    for (name, documents) in documents {
+    for (name, mut documents) in documents {
+        documents.secured = policies.take(&name);
         let cached = match cache.remove(&name) {
             Some(cached) if cached.is_of(&documents) => cached,
             _ => documents.compile(&name),
@@ -59,6 +72,7 @@ pub fn compile<'p, 's>(
         subsets,
         names: OnceCell::new(),
         suggester,
+        statuses: policies.statuses,
     };
     for (placed, key, spot) in failovers {
         if let Err(unresolved) = services.failover(key) {
@@ -157,7 +171,8 @@ impl CachedService {
             (None, None) => true,
             _ => false,
         };
-        same(&self.ours, documents.ours.as_ref().map(|part| part.placed))
+        self.secured == documents.secured
+            && same(&self.ours, documents.ours.as_ref().map(|part| part.placed))
             && same(
                 &self.kubernetes,
                 documents.kubernetes.as_ref().map(|part| part.placed),
@@ -166,6 +181,14 @@ impl CachedService {
 }
 
 impl Documents<'_> {
+    fn port_names(&self) -> Vec<Arc<str>> {
+        let ours = self.ours.iter().flat_map(|part| &part.spec.service.ports);
+        let kubernetes = self.kubernetes.iter().flat_map(|part| &part.spec.ports);
+        ours.chain(kubernetes)
+            .filter_map(|port| port.name.clone())
+            .collect()
+    }
+
     fn compile(&self, name: &Name) -> CachedService {
         let ours = self.ours.as_ref();
         let kubernetes = self.kubernetes.as_ref();
@@ -177,9 +200,11 @@ impl Documents<'_> {
             Some(part) => with_ports(written, &part.spec.ports),
             None => written,
         };
+        let service = with_tls(service, &self.secured);
         CachedService {
             ours: ours.map(|part| Arc::clone(&part.placed.document)),
             kubernetes: kubernetes.map(|part| Arc::clone(&part.placed.document)),
+            secured: self.secured.clone(),
             service,
         }
     }
@@ -191,11 +216,32 @@ fn with_ports(service: Arc<Service>, kubernetes: &[Port]) -> Arc<Service> {
     Arc::new(service)
 }
 
+/// What the service's own document says of TLS stays.
+fn with_tls(service: Arc<Service>, secured: &[Secured]) -> Arc<Service> {
+    if secured.is_empty() || service.tls.is_some() {
+        return service;
+    }
+    let mut service = Arc::unwrap_or_clone(service);
+    for Secured { port_name, tls } in secured {
+        if port_name.is_none() {
+            service.tls = Some(tls.clone());
+        }
+        let ports = service.ports.iter_mut();
+        for port in ports.filter(|port| port_name.is_some() && port.name == *port_name) {
+            port.tls = Some(tls.clone());
+        }
+    }
+    Arc::new(service)
+}
+
 /// Our ports first; where both name a port, ours says its protocol, if it does.
 fn merge(ports: &mut Vec<Port>, kubernetes: &[Port]) {
     for port in kubernetes {
         match ports.iter_mut().find(|ours| ours.port == port.port) {
-            Some(ours) => ours.protocol = ours.protocol.or(port.protocol),
+            Some(ours) => {
+                ours.protocol = ours.protocol.or(port.protocol);
+                ours.name = ours.name.take().or_else(|| port.name.clone());
+            }
             None => ports.push(port.clone()),
         }
     }

@@ -38,6 +38,19 @@ impl<'a, 'c> Fields<'a, 'c> {
         found.is_some_and(|entry| entry.value.value != Value::Null)
     }
 
+    /// Is none of these lists there, or all of them empty?
+    pub fn lacks(&self, lists: &[&str]) -> bool {
+        let is_filled = |entry: &Entry<'_>| match &entry.value.value {
+            Value::Sequence(items) => !items.is_empty(),
+            value => *value != Value::Null,
+        };
+        let mut named = self
+            .entries
+            .iter()
+            .filter(|entry| lists.contains(&&*entry.key));
+        !named.any(is_filled)
+    }
+
     /// None where the key is left out, null, or its value is wrong (which is reported).
     pub fn optional<T>(
         &mut self,

@@ -3,7 +3,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::kind::{Kind, kind};
-use super::{GatewaySpec, GrantSpec, KubernetesServiceSpec, RouteSpec, ServiceSpec};
+use super::{
+    BackendTlsPolicySpec, ConfigMapSpec, GatewaySpec, GrantSpec, KubernetesServiceSpec, RouteSpec,
+    SecretSpec, ServiceSpec,
+};
 use crate::config::decode::{Cursor, Fields, decode};
 use crate::config::problem::{Finding, Spot};
 use crate::config::yaml;
@@ -62,8 +65,11 @@ pub enum Spec {
     Gateway(GatewaySpec),
     Route(RouteSpec),
     ReferenceGrant(GrantSpec),
+    BackendTlsPolicy(BackendTlsPolicySpec),
     /// Of a namespace, the labels count.
     Namespace,
+    ConfigMap(ConfigMapSpec),
+    Secret(SecretSpec),
     Service(ServiceSpec),
     KubernetesService(KubernetesServiceSpec),
 }
@@ -78,11 +84,22 @@ impl Document {
             })
         });
         let (head, spec) = read.unwrap_or_default();
+        if may_be_secret(text, head.as_ref()) {
+            findings.iter_mut().for_each(Finding::show_no_text);
+        }
         Document {
             head,
             spec,
             findings,
         }
+    }
+}
+
+/// Whether the text may say what nobody must see in a log.
+fn may_be_secret(text: &str, head: Option<&Head>) -> bool {
+    match head {
+        Some(head) => head.identity.kind == Kind::Secret,
+        None => text.contains("Secret"),
     }
 }
 
@@ -177,6 +194,9 @@ fn spec(kind: Kind, name: Name, fields: &mut Fields<'_, '_>) -> Option<Spec> {
         Kind::Gateway => Spec::Gateway(super::gateway::read(fields)),
         Kind::Route(kind) => Spec::Route(super::route::read(fields, kind)),
         Kind::ReferenceGrant => Spec::ReferenceGrant(super::grant::read(fields)),
+        Kind::BackendTlsPolicy => Spec::BackendTlsPolicy(super::backend_tls::read(fields)),
+        Kind::ConfigMap => Spec::ConfigMap(super::kubernetes_data::config_map(fields)),
+        Kind::Secret => Spec::Secret(super::kubernetes_data::secret(fields)),
         Kind::Namespace => {
             fields.ignore(&["spec", "status"]);
             Spec::Namespace

@@ -7,7 +7,7 @@ use super::selector::{Selector, selector};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
 use crate::model::{
-    Certificate, HostPattern, ListenerTls, OnHalfClose, PathNormalization, Pem, RouteKind, TlsMode,
+    Certificate, HostPattern, OnHalfClose, PathNormalization, Pem, RouteKind, TlsMode,
 };
 
 #[derive(Debug)]
@@ -23,12 +23,29 @@ pub struct ListenerSpec {
     pub port: u16,
     pub protocol: ListenerProtocol,
     pub hostname: Option<HostPattern>,
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<TlsSpec>,
     pub allowed: AllowedRoutes,
     /// Where a TCP listener's bytes go.
     pub backend: Option<BackendRef>,
     pub on_half_close: OnHalfClose,
     pub path: PathNormalization,
+    pub spot: Spot,
+}
+
+/// Certificates in files, and references to those in Secrets.
+#[derive(Debug)]
+pub struct TlsSpec {
+    pub mode: TlsMode,
+    pub certificates: Vec<Certificate>,
+    pub refs: Vec<CertificateRef>,
+}
+
+/// A reference to a Secret, or to what cannot be one.
+#[derive(Debug)]
+pub struct CertificateRef {
+    pub kind: Arc<str>,
+    pub namespace: Option<Arc<str>>,
+    pub name: Arc<str>,
     pub spot: Spot,
 }
 
@@ -193,7 +210,7 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
         ListenerProtocol::Https if !tls => {
             here.error::<()>(
                 "an HTTPS listener needs `tls`",
-                "tls: {certificates: [{cert, key}]}",
+                "tls: {certificateRefs: [{name: secret}]}, or {certificates: [{cert, key}]} for files",
             );
         }
         ListenerProtocol::Http | ListenerProtocol::Tcp if tls => {
@@ -234,32 +251,44 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
     }
 }
 
-fn tls(fields: &mut Fields<'_, '_>) -> Option<ListenerTls> {
-    fields.not_built(&[
-        (
-            "certificateRefs",
-            "; write `certificates: [{cert: path, key: path}]`",
-        ),
-        ("frontendValidation", ""),
-        ("options", ""),
-    ]);
+fn tls(fields: &mut Fields<'_, '_>) -> Option<TlsSpec> {
+    // What options there are is every implementation's own.
+    fields.ignore(&["options"]);
+    fields.not_built(&[("frontendValidation", "")]);
     let mode = fields.optional("mode", |cursor| match cursor.text()? {
         "Passthrough" => cursor.error("Passthrough is not built yet", "Terminate"),
         _ => cursor.choice(&[("Terminate", TlsMode::Terminate)]),
     });
-    let certificates = fields.required("certificates", |cursor| {
-        let certificates = cursor.list(|cursor| cursor.fields(certificate))?;
-        if certificates.is_empty() {
-            return cursor.error(
-                "at least one certificate is needed",
-                "[{cert: path, key: path}]",
-            );
-        }
-        Some(certificates)
-    });
-    Some(ListenerTls {
+    let certificates = fields.list("certificates", |cursor| cursor.fields(certificate));
+    let refs = fields.list("certificateRefs", |cursor| cursor.fields(certificate_ref));
+    if fields.lacks(&["certificates", "certificateRefs"]) {
+        let hint = "certificateRefs: [{name: secret}], or certificates: [{cert: path, key: path}]";
+        return fields
+            .cursor()
+            .error("at least one certificate is needed", hint);
+    }
+    Some(TlsSpec {
         mode: mode.unwrap_or(TlsMode::Terminate),
-        certificates: certificates?,
+        certificates,
+        refs,
+    })
+}
+
+fn certificate_ref(fields: &mut Fields<'_, '_>) -> Option<CertificateRef> {
+    let kind = fields.optional("kind", |c| c.filled_text().map(Arc::from));
+    let group = fields.optional("group", |c| c.owned_text());
+    let namespace = fields.optional("namespace", |c| c.namespace());
+    let named = fields.required("name", |cursor| Some((cursor.name()?, cursor.spot())));
+    let (name, spot) = named?;
+    let kind = kind.unwrap_or_else(|| "Secret".into());
+    Some(CertificateRef {
+        kind: match group.filter(|group| !group.is_empty()) {
+            Some(group) => format!("{kind}.{group}").into(),
+            None => kind,
+        },
+        namespace,
+        name,
+        spot,
     })
 }
 

@@ -11,7 +11,10 @@ pub enum Kind {
     Gateway,
     Route(RouteKind),
     ReferenceGrant,
+    BackendTlsPolicy,
     Namespace,
+    ConfigMap,
+    Secret,
     Service,
     /// `kind: Service` with `apiVersion: v1`; it merges with ours of the same name.
     KubernetesService,
@@ -32,13 +35,16 @@ const OURS: [&str; 1] = ["pillion.dev/v1"];
 const CORE: [&str; 1] = ["v1"];
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 11] = [
         Kind::GatewayClass,
         Kind::Gateway,
         Kind::Route(RouteKind::Http),
         Kind::Route(RouteKind::Grpc),
         Kind::ReferenceGrant,
+        Kind::BackendTlsPolicy,
         Kind::Namespace,
+        Kind::ConfigMap,
+        Kind::Secret,
         Kind::Service,
         Kind::KubernetesService,
     ];
@@ -50,7 +56,10 @@ impl Kind {
             Kind::Gateway => "Gateway",
             Kind::Route(kind) => kind.as_str(),
             Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::BackendTlsPolicy => "BackendTLSPolicy",
             Kind::Namespace => "Namespace",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Secret => "Secret",
             Kind::Service => "Service",
             Kind::KubernetesService => "Service.v1",
         }
@@ -59,15 +68,15 @@ impl Kind {
     fn versions(self) -> &'static [&'static str] {
         match self {
             Kind::GatewayClass | Kind::Gateway | Kind::Route(RouteKind::Http) => &GATEWAY_API,
-            Kind::Route(_) | Kind::ReferenceGrant => &GATEWAY_API_YOUNGER,
+            Kind::Route(_) | Kind::ReferenceGrant | Kind::BackendTlsPolicy => &GATEWAY_API_YOUNGER,
             Kind::Service => &OURS,
-            Kind::Namespace | Kind::KubernetesService => &CORE,
+            Kind::Namespace | Kind::ConfigMap | Kind::Secret | Kind::KubernetesService => &CORE,
         }
     }
 
     /// Whether its full form has its fields under `spec`; the others have them beside `metadata`.
     pub(super) fn has_spec(self) -> bool {
-        self != Kind::Namespace
+        !matches!(self, Kind::Namespace | Kind::ConfigMap | Kind::Secret)
     }
 
     /// Whether its labels mean something here.
@@ -111,7 +120,7 @@ fn unknown_kind(cursor: Cursor<'_>, written: &str) -> Option<Kind> {
     let hint = match closest(written, known()) {
         _ if matches!(
             written,
-            "TLSRoute" | "TCPRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet"
+            "TLSRoute" | "TCPRoute" | "UDPRoute" | "ListenerSet"
         ) =>
         {
             "this kind of the Gateway API is not built yet".to_owned()

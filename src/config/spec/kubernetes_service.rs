@@ -54,7 +54,9 @@ fn port(fields: &mut Fields<'_, '_>) -> Option<Option<Port>> {
     };
     let port = Port {
         port: port?,
+        name,
         protocol,
+        tls: None,
     };
     Some(Some(port).filter(|_| transport.unwrap_or(true)))
 }

@@ -3,6 +3,7 @@
 //! What can be judged within one document is judged here, into the model's own types; what needs the other documents keeps
 //! its [`Spot`](super::problem::Spot) for `compile`.
 
+mod backend_tls;
 mod circuit;
 mod document;
 mod filter;
@@ -13,6 +14,7 @@ mod grpc_match;
 mod hashing;
 mod health;
 mod kind;
+mod kubernetes_data;
 mod kubernetes_service;
 mod lane;
 mod path;
@@ -21,10 +23,14 @@ mod route_match;
 mod selector;
 mod service;
 
+pub use backend_tls::{AuthorityRef, BackendTlsPolicySpec, TargetRef};
 pub use document::{Document, Form, Head, Identity, Labels, Spec};
-pub use gateway::{AllowedNamespaces, GatewaySpec, ListenerProtocol, ListenerSpec};
+pub use gateway::{
+    AllowedNamespaces, CertificateRef, GatewaySpec, ListenerProtocol, ListenerSpec, TlsSpec,
+};
 pub use grant::GrantSpec;
 pub use kind::Kind;
+pub use kubernetes_data::{ConfigMapSpec, SecretSpec};
 pub use kubernetes_service::KubernetesServiceSpec;
 pub use route::{BackendRef, ParentKind, ParentRef, RouteSpec};
 pub use service::ServiceSpec;

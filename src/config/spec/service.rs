@@ -96,10 +96,12 @@ fn ports(cursor: Cursor<'_>) -> Option<Vec<Port>> {
         let port = cursor.fields(|fields| {
             let port = fields.required("port", |c| c.port());
             let protocol = fields.optional("protocol", |c| c.protocol());
-            fields.optional("name", |c| c.name());
+            let name = fields.optional("name", |c| c.name());
             Some(Port {
                 port: port?,
+                name,
                 protocol,
+                tls: None,
             })
         })?;
         if !seen.insert(port.port) {

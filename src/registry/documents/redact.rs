@@ -18,7 +18,7 @@ const SECRET_KEYS: [&str; 8] = [
 
 /// Works on lines, so it also works on YAML that does not parse.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    let is_secret = text.lines().any(|line| line.trim_end() == "kind: Secret");
+    let is_secret = text.lines().any(says_secret);
     let suspicious = |line: &str| {
         key_of(line).is_some_and(|(key, _)| is_secret_key(key)) || line.contains("PRIVATE KEY")
     };
@@ -41,6 +41,8 @@ enum Hiding {
     Deeper(usize),
     /// Up to the end of a PEM block.
     Pem,
+    /// Up to the next document: what follows cannot be told apart by lines.
+    Rest,
 }
 
 impl Hiding {
@@ -49,6 +51,11 @@ impl Hiding {
         match self {
             Self::Pem if line.contains("END") => Self::Nothing,
             Self::Pem => Self::Pem,
+            Self::Rest if line.starts_with("---") => {
+                shown.push_str(line);
+                Self::Nothing
+            }
+            Self::Rest => Self::Rest,
             Self::Deeper(key) if line.trim().is_empty() || belongs_below(line, indent, key) => self,
             Self::Deeper(_) | Self::Nothing => Self::fresh(line, indent, is_secret, shown),
         }
@@ -60,6 +67,11 @@ impl Hiding {
             shown.push_str(BLANK);
             shown.push('\n');
             return Self::Pem;
+        }
+        if is_secret && says_data_inside(line) {
+            shown.push_str(BLANK);
+            shown.push('\n');
+            return Self::Rest;
         }
         let Some((key, value)) = key_of(line) else {
             shown.push_str(line);
@@ -75,10 +87,32 @@ impl Hiding {
         shown.push(' ');
         shown.push_str(BLANK);
         shown.push('\n');
+        // Braces that go on say nothing by their columns.
+        if value.matches(['{', '[']).count() > value.matches(['}', ']']).count() {
+            return Self::Rest;
+        }
         // In a list, what belongs to the value is deeper than the key, not than the dash before it.
         let column = line.len() - line.trim_start_matches([' ', '-', '\t']).len();
         Self::Deeper(column)
     }
+}
+
+/// `kind: Secret`, quoted or not, alone or among others in braces.
+fn says_secret(line: &str) -> bool {
+    let plain: String = line
+        .chars()
+        .filter(|character| !matches!(character, '"' | '\'' | ' ' | '\t'))
+        .collect();
+    plain.contains("kind:Secret")
+}
+
+/// Whether the data of a Secret begins on this line, but not with its first key.
+fn says_data_inside(line: &str) -> bool {
+    let begins = |at: usize| !line[..at].ends_with(|before: char| before.is_alphanumeric());
+    let says = ["data:", "data\":", "data':", "stringData"]
+        .iter()
+        .any(|key| line.match_indices(key).any(|(at, _)| begins(at)));
+    says && key_of(line).is_none_or(|(key, _)| !matches!(key, "data" | "stringData"))
 }
 
 /// Whether a line belongs to the value of a key in this column: it is deeper, or an item of a list, which YAML allows there.
@@ -146,6 +180,18 @@ mod tests {
             shown,
             "kind: Secret\nmetadata: {name: x}\ndata: <redacted>\ntype: Opaque\n"
         );
+        for flow in [
+            "{kind: Secret, name: x, data: {tls.key: AAAA}}\n---\nkind: Service\nname: x\n",
+            "{\"kind\": \"Secret\", \"metadata\": {\"name\": \"x\"},\n \"stringData\": {\n\"a\": \"AAAA\"}}\n",
+            "kind: 'Secret'\nname: x\nstringData: {a: AAAA,\n  b: AAAA}\n",
+        ] {
+            let shown = redact(flow);
+            assert!(!shown.contains("AAAA"), "{shown}");
+            assert_eq!(
+                shown.contains("kind: Service"),
+                flow.contains("kind: Service")
+            );
+        }
         let pem = "x: |\n  -----BEGIN EC PRIVATE KEY-----\n  AAAA\n  -----END EC PRIVATE KEY-----\ny: 1\n";
         assert_eq!(redact(pem), "x: |\n  <redacted>\ny: 1\n");
     }

@@ -322,7 +322,9 @@ async fn the_port_says_which_http_is_spoken_and_the_check_which_host_is_asked_fo
             let service = Service {
                 ports: vec![Port {
                     port: 80,
+                    name: None,
                     protocol: Some(protocol),
+                    tls: None,
                 }],
                 ..checked(http("/", host))
             };

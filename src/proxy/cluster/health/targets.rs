@@ -98,7 +98,7 @@ fn target(
     let asks_the_same = |target: &Target| {
         target.check == *check
             && target.protocol == protocol
-            && target.tls == service.tls
+            && target.tls.as_ref() == service.tls_of(member.endpoint.port)
             && target.written == member.endpoint.address
             && target.instance == member.endpoint.instance
     };
@@ -117,7 +117,7 @@ fn target(
         written: member.endpoint.address.clone(),
         instance: member.endpoint.instance.clone(),
         protocol,
-        tls: service.tls.clone(),
+        tls: service.tls_of(member.endpoint.port).cloned(),
         check: check.clone(),
         health,
     });
