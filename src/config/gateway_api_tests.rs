@@ -407,7 +407,7 @@ fn a_policy_says_how_a_service_is_spoken_to() {
     let (one, told) = cart(&policy("p", "name: cart, sectionName: secure", bundle));
     assert_eq!(
         told[1],
-        "  Service shop/cart, listener secure: Accepted, ResolvedRefs"
+        "  Service shop/cart, port secure: Accepted, ResolvedRefs"
     );
     assert!(one.tls_of(Some(80)).is_none());
     let ca = one

@@ -107,7 +107,12 @@ fn called(parent: &ParentStatus) -> String {
         kind => format!("{kind} {}", parent.name),
     };
     if let Some(section) = &parent.section {
-        let _ = write!(called, ", listener {section}");
+        let part = if parent.kind == "Service" {
+            "port"
+        } else {
+            "listener"
+        };
+        let _ = write!(called, ", {part} {section}");
     }
     if let Some(port) = parent.port {
         let _ = write!(called, ", port {port}");

@@ -7,9 +7,9 @@ use super::{Name, PathNormalization, Pem, Route};
 #[derive(Clone, Debug)]
 pub struct Bind {
     pub address: SocketAddr,
-    /// TLS is terminated on this socket; all listeners of one socket agree on that.
+    /// TLS is terminated for those listeners that do not pass it through.
     pub tls: bool,
-    /// Opaque TCP: bytes are forwarded to the only listener's only backend. All listeners of one socket agree.
+    /// What is not passed through is bytes all the same, not HTTP.
     pub opaque: bool,
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -26,6 +26,14 @@ pub struct Listener {
     pub routes: Vec<Arc<Route>>,
     pub on_half_close: OnHalfClose,
     pub path: PathNormalization,
+}
+
+impl Listener {
+    pub fn passes_through(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.mode == TlsMode::Passthrough)
+    }
 }
 
 /// What a client's FIN means while its answer is pending, over HTTP/1, where it may be a half-close.
@@ -57,6 +65,8 @@ pub struct ListenerTls {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TlsMode {
     Terminate,
+    /// Bytes go on as they are, to where the name leads that the client asks for.
+    Passthrough,
 }
 
 /// A certificate chain and its key.

@@ -25,16 +25,27 @@ pub enum RouteKind {
     Http,
     /// Calls of gRPC, whose service and method are the path.
     Grpc,
+    /// Connections by the name that TLS asks for.
+    Tls,
+    /// Connections.
+    Tcp,
 }
 
 impl RouteKind {
-    pub const ALL: [RouteKind; 2] = [RouteKind::Http, RouteKind::Grpc];
+    pub const ALL: [RouteKind; 4] = [
+        RouteKind::Http,
+        RouteKind::Grpc,
+        RouteKind::Tls,
+        RouteKind::Tcp,
+    ];
 
     /// As documents write it.
     pub fn as_str(self) -> &'static str {
         match self {
             RouteKind::Http => "HTTPRoute",
             RouteKind::Grpc => "GRPCRoute",
+            RouteKind::Tls => "TLSRoute",
+            RouteKind::Tcp => "TCPRoute",
         }
     }
 }

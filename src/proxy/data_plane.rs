@@ -83,6 +83,8 @@ pub struct DataPlane {
 struct Gateway {
     entry: Arc<Entry>,
     certificates: Vec<model::Certificate>,
+    /// What is in its TLS is not HTTP.
+    opaque: bool,
 }
 
 impl DataPlane {
@@ -388,54 +390,64 @@ impl DataPlane {
             .filter_map(|listener| listener.tls.as_ref())
             .flat_map(|tls| tls.certificates.iter().cloned())
             .collect();
+        let passthrough = self.passthrough(bind, destinations);
         if let Some(gateway) = self.gateways.get_mut(&bind.address) {
-            if gateway.certificates != certificates {
+            gateway.entry.passthrough.store(Arc::new(passthrough));
+            if gateway.certificates != certificates || gateway.opaque != bind.opaque {
                 gateway
                     .entry
                     .tls
                     .store(Arc::new(server_tls(bind, &certificates)?));
                 gateway.certificates = certificates;
+                gateway.opaque = bind.opaque;
             }
             gateway.entry.routing.store(Arc::new(routing));
             return Ok(());
         }
         let tls = server_tls(bind, &certificates)?;
         let entry = Entry::new(Role::Gateway, bind.address, routing, tls);
+        entry.passthrough.store(Arc::new(passthrough));
         self.sockets.listen(&entry)?;
         self.gateways.insert(
             bind.address,
             Gateway {
                 entry,
                 certificates,
+                opaque: bind.opaque,
             },
         );
         Ok(())
     }
 
     fn gateway_routing(&mut self, bind: &Bind, destinations: &mut Destinations) -> Routing {
-        let metrics = self.metrics.clone();
-        if bind.opaque {
-            let backend = bind
-                .listeners
-                .iter()
-                .find_map(|listener| opaque_backend(listener));
-            if let (Some(key), Some(listener)) = (backend, bind.listeners.first()) {
-                let requests = metrics
-                    .requests()
-                    .listener(&format!("{}/{}", listener.gateway, listener.name));
-                let destination = self.destination(&key, destinations);
-                let requests = requests.series("", &destination.label);
-                return Routing::Opaque {
-                    destination,
-                    requests,
-                };
-            }
+        let read = bind.listeners.iter().filter(|one| !one.passes_through());
+        let read: Vec<_> = read.cloned().collect();
+        let listeners = self.listeners(&read, destinations);
+        match bind.opaque {
+            true => Routing::Opaque(listeners),
+            false => Routing::Gateway(listeners),
         }
-        Routing::Gateway(Listeners::compile(
-            &bind.listeners,
-            metrics.requests(),
-            |key| self.destination(key, destinations),
-        ))
+    }
+
+    /// All listeners of a socket where some pass TLS through: what a name is not passed through for counts too.
+    fn passthrough(
+        &mut self,
+        bind: &Bind,
+        destinations: &mut Destinations,
+    ) -> Option<Listeners<Arc<Destination>>> {
+        let passes = bind.listeners.iter().any(|one| one.passes_through());
+        passes.then(|| self.listeners(&bind.listeners, destinations))
+    }
+
+    fn listeners(
+        &mut self,
+        listeners: &[Arc<model::Listener>],
+        destinations: &mut Destinations,
+    ) -> Listeners<Arc<Destination>> {
+        let metrics = self.metrics.clone();
+        Listeners::compile(listeners, metrics.requests(), |key| {
+            self.destination(key, destinations)
+        })
     }
 
     /// Lets go of sockets that no document asks for any more; connections at hand go on.
@@ -627,19 +639,4 @@ fn server_tls(
         },
     )?;
     Ok(Some(Arc::new(tls)))
-}
-
-/// The only backend of an opaque listener.
-fn opaque_backend(listener: &model::Listener) -> Option<ClusterKey> {
-    let backends = listener
-        .routes
-        .iter()
-        .flat_map(|route| &route.rules)
-        .flat_map(|rule| &rule.backends);
-    backends
-        .into_iter()
-        .find_map(|backend| match &backend.target {
-            model::BackendTarget::Cluster(key) => Some(key.clone()),
-            model::BackendTarget::Invalid(_) => None,
-        })
 }

@@ -38,6 +38,8 @@ pub struct Entry {
     pub routing: ArcSwap<Routing>,
     /// Swapped apart from it, since a handshake needs nothing else.
     pub tls: ArcSwap<Option<Arc<ServerTls>>>,
+    /// All listeners of the socket, where TLS is passed through for some.
+    pub passthrough: ArcSwap<Option<Listeners<Arc<Destination>>>>,
 }
 
 /// What the requests of one entry are routed by.
@@ -45,11 +47,8 @@ pub enum Routing {
     Gateway(Listeners<Arc<Destination>>),
     Mesh(Mesh),
     App(App),
-    /// Bytes for one destination.
-    Opaque {
-        destination: Arc<Destination>,
-        requests: Arc<RequestSeries>,
-    },
+    /// Connections whose bytes are not looked at, by the name that TLS asked for.
+    Opaque(Listeners<Arc<Destination>>),
 }
 
 /// Outbound: routes first, then services by their names, then the outside world.
@@ -150,6 +149,7 @@ impl Entry {
             address,
             routing: ArcSwap::from_pointee(routing),
             tls: ArcSwap::from_pointee(tls),
+            passthrough: ArcSwap::default(),
         })
     }
 }

@@ -26,6 +26,8 @@ use super::http::head::RequestHead;
 use super::http::plan;
 use super::http::tunnel::{self, Tunnel};
 use super::http1::conn::Conn;
+use super::route::{BackendChoice, Found, Listeners, NameView};
+use super::server_name::server_name;
 use super::session::Session;
 use super::worker::{Admitted, Worker};
 use super::{http1, http2};
@@ -163,6 +165,13 @@ async fn connection(
         return;
     }
     // An idle connection is a task for as long as it lasts, so what is large and passes is kept apart.
+    let tcp = match &*session.entry.passthrough.load_full() {
+        None => tcp,
+        Some(listeners) => match Box::pin(pass_through(&mut session, listeners, tcp)).await {
+            Some(tcp) => tcp,
+            None => return,
+        },
+    };
     let stream = match (&*session.entry.tls.load_full(), session.entry.role) {
         (Some(tls), _) => {
             let Some(stream) = Box::pin(handshake(&mut session, tls, tcp)).await else {
@@ -174,6 +183,30 @@ async fn connection(
         (None, Role::Outbound | Role::Inbound(_)) => return Box::pin(sniffed(session, tcp)).await,
     };
     plain(session, stream).await;
+}
+
+/// Passes a connection through by the name that its client asks for; one that is to be read here is given back.
+async fn pass_through(
+    session: &mut Session,
+    listeners: &Listeners<Arc<Destination>>,
+    tcp: TcpStream,
+) -> Option<TcpStream> {
+    let limit = session.worker.settings.tls_handshake_timeout;
+    match timeout(limit, server_name(&tcp)).await {
+        Ok(Ok(name)) => session.server_name = name,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %session.peer, %error, "A client does not begin with TLS");
+            return None;
+        }
+        Err(_) => return None,
+    }
+    let name = session.server_name.as_deref().unwrap_or_default();
+    let found = listeners.find(name.as_bytes());
+    if found.is_none_or(|found| !found.listener.passes_through()) {
+        return Some(tcp);
+    }
+    by_name(session, Stream::Tcp(tcp), listeners).await;
+    None
 }
 
 /// TLS towards the client. None where it failed.
@@ -197,19 +230,8 @@ async fn handshake(session: &mut Session, tls: &ServerTls, tcp: TcpStream) -> Op
 /// A gateway's connection: declared to be HTTP, or bytes.
 async fn plain(session: Session, stream: Stream) {
     let routing = session.entry.routing.load_full();
-    if let Routing::Opaque {
-        destination,
-        requests,
-    } = &*routing
-    {
-        return Box::pin(opaque(
-            &session,
-            stream,
-            Buffer::default(),
-            destination,
-            requests,
-        ))
-        .await;
+    if let Routing::Opaque(listeners) = &*routing {
+        return Box::pin(by_name(&session, stream, listeners)).await;
     }
     drop(routing);
     if session.http2 {
@@ -419,9 +441,61 @@ async fn opaque_or_refused(session: &Session, stream: Stream, before: Buffer) {
                 Routing::Mesh(mesh) => Some(mesh.requests.unrouted().clone()),
                 _ => None,
             };
-            refuse_opaque(session, &stream, exchange, &failure);
+            let head = RequestHead::default();
+            refuse_opaque(session, &stream, exchange, &head, &failure);
         }
         None => {}
+    }
+}
+
+/// Carries bytes to where the name leads that TLS asked for; without TLS, there is none.
+async fn by_name(session: &Session, stream: Stream, listeners: &Listeners<Arc<Destination>>) {
+    let name = session.server_name.as_deref().unwrap_or_default();
+    let mut head = RequestHead::default();
+    if !name.is_empty() {
+        head.fields.push(b"Host", name.as_bytes());
+    }
+    let mut exchange = session.begin();
+    let chosen = choose(session, listeners, name.as_bytes(), &mut exchange);
+    let opened = match chosen {
+        Ok(destination) => tunnel::open(session, &destination, &mut exchange).await,
+        Err(failure) => Err(failure),
+    };
+    match opened {
+        Ok((server, permit, lease)) => {
+            let mut tunnel = Tunnel::new(server, Buffer::default(), Some(permit), lease);
+            tunnel.record = Some((exchange, head));
+            tunnel.run(session, stream, Buffer::default()).await;
+        }
+        Err(failure) => refuse_opaque(session, &stream, exchange, &head, &failure),
+    }
+}
+
+fn choose(
+    session: &Session,
+    listeners: &Listeners<Arc<Destination>>,
+    name: &[u8],
+    exchange: &mut Exchange,
+) -> Result<Arc<Destination>, Failure> {
+    let listener = listeners.find(name);
+    let listener = listener.ok_or(Failure::NoRoute { host: false })?;
+    exchange.series = Some(listener.requests.unrouted().clone());
+    let rule = match listener.table.find(&NameView::new(name)) {
+        Found::Rule { rule, .. } => rule,
+        Found::NoHost | Found::NoRule => return Err(Failure::NoRoute { host: false }),
+    };
+    exchange.route = Some(rule.label.clone());
+    exchange.series = Some(rule.requests.clone());
+    match rule.pick_backend(&mut session.worker.rng.borrow_mut()) {
+        BackendChoice::Cluster(backend) => {
+            exchange.series = Some(backend.requests.clone());
+            exchange.service = Some(backend.target.label.clone());
+            Ok(backend.target.clone())
+        }
+        BackendChoice::Invalid(reason) => Err(Failure::InvalidBackend {
+            reason: reason.to_string(),
+        }),
+        BackendChoice::None => Err(Failure::NoBackend),
     }
 }
 
@@ -437,12 +511,18 @@ fn begin_opaque(
 }
 
 /// Bytes get no answer but a reset; the record says why.
-fn refuse_opaque(session: &Session, stream: &Stream, mut exchange: Exchange, failure: &Failure) {
+fn refuse_opaque(
+    session: &Session,
+    stream: &Stream,
+    mut exchange: Exchange,
+    head: &RequestHead,
+    failure: &Failure,
+) {
     let answer = failure.answer();
     exchange.flag(answer.flag);
     exchange.details = answer.message;
     stream.reset_on_close();
-    session.finish(&exchange, &RequestHead::default());
+    session.finish(&exchange, head);
 }
 
 /// Carries bytes to a destination, and leaves a record of it.
@@ -460,6 +540,9 @@ async fn opaque(
             tunnel.record = Some((exchange, RequestHead::default()));
             tunnel.run(session, stream, before).await;
         }
-        Err(failure) => refuse_opaque(session, &stream, exchange, &failure),
+        Err(failure) => {
+            let head = RequestHead::default();
+            refuse_opaque(session, &stream, exchange, &head, &failure);
+        }
     }
 }

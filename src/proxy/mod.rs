@@ -10,6 +10,7 @@ pub mod listener;
 pub mod session;
 
 pub mod detect;
+mod server_name;
 pub mod tcp;
 
 pub mod http1;

@@ -8,6 +8,7 @@ mod direct_response;
 mod drain;
 mod failover;
 mod faults;
+mod gateway_api;
 mod goaway;
 mod handover;
 mod harness;

@@ -15,7 +15,7 @@ use crate::config::spec::{
 };
 use crate::model::{
     Backend, BackendTarget, Bind, Certificate, Condition, HostPattern, Listener, ListenerStatus,
-    ListenerTls, Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts,
+    ListenerTls, Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts, TlsMode,
 };
 
 /// All gateways, by name and by namespace.
@@ -132,7 +132,7 @@ pub fn binds(
             let is_mute = listener
                 .tls
                 .as_ref()
-                .is_some_and(|tls| tls.certificates.is_empty());
+                .is_some_and(|tls| tls.mode == TlsMode::Terminate && tls.certificates.is_empty());
             for address in addresses(gateway.spec).into_iter().filter(|_| !is_mute) {
                 let address = SocketAddr::new(address, spec.port);
                 let socket = sockets.entry(address).or_default();
@@ -288,7 +288,7 @@ impl<'g, 'p> Socket<'g, 'p> {
     ) -> Option<(&Member<'g, 'p>, &'static str, String)> {
         let first = self.members.first()?;
         let (ours, theirs) = (member.spec.protocol, first.spec.protocol);
-        if ours != theirs {
+        if !self.goes_with(member.spec) {
             let (ours, theirs) = (ours.as_str(), theirs.as_str());
             let message = format!("{address} cannot be {ours} and {theirs} at once");
             return Some((first, "ProtocolConflict", message));
@@ -307,12 +307,39 @@ impl<'g, 'p> Socket<'g, 'p> {
         Some((&self.members[same], "HostnameConflict", message))
     }
 
+    /// TLS that is passed through goes with any other that is; what is left must be of one protocol.
+    fn goes_with(&self, spec: &ListenerSpec) -> bool {
+        let is_tls = |spec: &ListenerSpec| {
+            matches!(
+                spec.protocol,
+                ListenerProtocol::Https | ListenerProtocol::Tls
+            )
+        };
+        self.members.iter().all(|member| {
+            let passes = member.spec.passes_through() || spec.passes_through();
+            let both_tls = is_tls(member.spec) && is_tls(spec);
+            member.spec.protocol == spec.protocol || (passes && both_tls)
+        })
+    }
+
     fn bind(self, address: SocketAddr) -> Option<Bind> {
-        let protocol = self.members.first()?.spec.protocol;
+        self.members.first()?;
+        let read = |member: &&Member<'_, '_>| !member.spec.passes_through();
+        let protocol = self
+            .members
+            .iter()
+            .find(read)
+            .map(|member| member.spec.protocol);
         Some(Bind {
             address,
-            tls: protocol == ListenerProtocol::Https,
-            opaque: protocol == ListenerProtocol::Tcp,
+            tls: matches!(
+                protocol,
+                Some(ListenerProtocol::Https | ListenerProtocol::Tls)
+            ),
+            opaque: !matches!(
+                protocol,
+                Some(ListenerProtocol::Http | ListenerProtocol::Https)
+            ),
             listeners: self
                 .members
                 .into_iter()
@@ -391,11 +418,12 @@ impl ListenerCompiler<'_, '_> {
     /// A kind that cannot attach is told; those that can, do.
     fn check_kinds(&mut self) {
         let protocol = self.spec.protocol;
+        let possible = self.spec.possible_kinds();
         for allowed in self.spec.allowed.kinds.iter().flatten() {
-            if allowed.of(protocol).is_some() {
+            if allowed.of(possible).is_some() {
                 continue;
             }
-            let kinds: Vec<&str> = protocol.kinds().iter().map(|kind| kind.as_str()).collect();
+            let kinds: Vec<&str> = possible.iter().map(|kind| kind.as_str()).collect();
             let hint = match &kinds[..] {
                 [] => "leave it out".to_owned(),
                 kinds => format!("it takes {}", kinds.join(", ")),
@@ -459,7 +487,7 @@ impl ListenerCompiler<'_, '_> {
             hedge: None,
         };
         Route {
-            kind: RouteKind::Http,
+            kind: RouteKind::Tcp,
             name: name.clone(),
             hostnames: Vec::new(),
             parents: Vec::new(),

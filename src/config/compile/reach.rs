@@ -168,7 +168,8 @@ impl Attachment<'_, '_> {
                 reach.belongings.push(belonging);
             }
         }
-        reach.mesh = !self.part.spec.hostnames.is_empty();
+        let of_requests = matches!(self.kind, RouteKind::Http | RouteKind::Grpc);
+        reach.mesh = of_requests && !self.part.spec.hostnames.is_empty();
         if reach.mesh {
             let everyone = Belonging::new("Mesh", Name::local("mesh"), spot.clone());
             reach.belongings.push(everyone);
@@ -251,6 +252,11 @@ impl Attachment<'_, '_> {
     }
 
     fn service_of(&self, parent: &ParentRef, service: Name) -> Result<ServiceParent, Unresolved> {
+        if matches!(self.kind, RouteKind::Tls | RouteKind::Tcp) {
+            let message = format!("a {} is for Gateways", self.kind.as_str());
+            let hint = "connections to a service go to the service itself";
+            return Err(Unresolved::new("UnsupportedValue", message, hint));
+        }
         let port = parent.port;
         let cluster = self
             .services

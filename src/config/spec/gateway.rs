@@ -53,39 +53,47 @@ pub struct CertificateRef {
 pub enum ListenerProtocol {
     Http,
     Https,
+    Tls,
     Tcp,
 }
 
 impl ListenerProtocol {
-    /// The kinds of routes that can attach to it.
-    pub fn kinds(self) -> &'static [RouteKind] {
-        match self {
-            ListenerProtocol::Http | ListenerProtocol::Https => &[RouteKind::Http, RouteKind::Grpc],
-            ListenerProtocol::Tcp => &[],
-        }
-    }
-
     pub fn as_str(self) -> &'static str {
         match self {
             ListenerProtocol::Http => "HTTP",
             ListenerProtocol::Https => "HTTPS",
+            ListenerProtocol::Tls => "TLS",
             ListenerProtocol::Tcp => "TCP",
         }
     }
 }
 
 impl ListenerSpec {
-    /// The kinds of routes that may attach.
+    pub fn passes_through(&self) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.mode == TlsMode::Passthrough)
+    }
+
+    /// The kinds of routes that go with its protocol.
+    pub fn possible_kinds(&self) -> &'static [RouteKind] {
+        match self.protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https => &[RouteKind::Http, RouteKind::Grpc],
+            ListenerProtocol::Tls if self.passes_through() => &[RouteKind::Tls],
+            ListenerProtocol::Tls => &[RouteKind::Tls, RouteKind::Tcp],
+            // Its own `backend` has all connections already.
+            ListenerProtocol::Tcp if self.backend.is_some() => &[],
+            ListenerProtocol::Tcp => &[RouteKind::Tcp],
+        }
+    }
+
+    /// Those of them that it says it takes.
     pub fn kinds(&self) -> Vec<RouteKind> {
-        let possible = self.protocol.kinds().iter().copied();
-        let Some(allowed) = &self.allowed.kinds else {
-            return possible.collect();
+        let possible = self.possible_kinds();
+        let is_allowed = |kind: &&RouteKind| match &self.allowed.kinds {
+            None => true,
+            Some(allowed) => allowed.iter().any(|one| one.of(possible) == Some(**kind)),
         };
-        let is_allowed = |kind: &RouteKind| {
-            let mut allowed = allowed.iter().filter_map(|one| one.of(self.protocol));
-            allowed.any(|one| one == *kind)
-        };
-        possible.filter(is_allowed).collect()
+        possible.iter().filter(is_allowed).copied().collect()
     }
 
     pub fn takes(&self, kind: RouteKind) -> bool {
@@ -120,11 +128,11 @@ pub struct AllowedKind {
 }
 
 impl AllowedKind {
-    /// The kind, where it is one of a listener of this protocol.
-    pub fn of(&self, protocol: ListenerProtocol) -> Option<RouteKind> {
+    /// The kind, where it is one of these.
+    pub fn of(&self, possible: &[RouteKind]) -> Option<RouteKind> {
         let group = self.group.as_deref();
         let ours = group.is_none_or(|group| group == "gateway.networking.k8s.io");
-        let mut kinds = protocol.kinds().iter().copied();
+        let mut kinds = possible.iter().copied();
         kinds.find(|kind| ours && kind.as_str() == &*self.kind)
     }
 }
@@ -192,10 +200,11 @@ fn on_half_close(cursor: Cursor<'_>) -> Option<OnHalfClose> {
 
 fn protocol(cursor: Cursor<'_>) -> Option<ListenerProtocol> {
     match cursor.text()? {
-        "TLS" | "UDP" => cursor.error("this protocol is not built yet", "HTTP, HTTPS or TCP"),
+        "UDP" => cursor.error("this protocol is not built yet", "HTTP, HTTPS, TLS or TCP"),
         _ => cursor.choice(&[
             ("HTTP", ListenerProtocol::Http),
             ("HTTPS", ListenerProtocol::Https),
+            ("TLS", ListenerProtocol::Tls),
             ("TCP", ListenerProtocol::Tcp),
         ]),
     }
@@ -207,9 +216,9 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
     let (tls, backend) = (fields.has("tls"), fields.has("backend"));
     let name = listener.protocol.as_str();
     match listener.protocol {
-        ListenerProtocol::Https if !tls => {
+        ListenerProtocol::Https | ListenerProtocol::Tls if !tls => {
             here.error::<()>(
-                "an HTTPS listener needs `tls`",
+                format!("a listener of {name} needs `tls`"),
                 "tls: {certificateRefs: [{name: secret}]}, or {certificates: [{cert, key}]} for files",
             );
         }
@@ -219,10 +228,10 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
                 "write `protocol: HTTPS`?",
             );
         }
-        ListenerProtocol::Tcp if !backend => {
+        ListenerProtocol::Https if listener.passes_through() => {
             here.error::<()>(
-                "a TCP listener needs `backend`",
-                "backend: {name: db, port: 5432}",
+                "HTTP in TLS that is passed through cannot be read",
+                "write `protocol: TLS`, or leave `mode` out",
             );
         }
         ListenerProtocol::Tcp if fields.has("hostname") => {
@@ -231,21 +240,21 @@ fn check_protocol(listener: &ListenerSpec, fields: &Fields<'_, '_>) {
                 "nothing in its bytes says one",
             );
         }
-        ListenerProtocol::Tcp if fields.has("path") => {
+        ListenerProtocol::Tcp | ListenerProtocol::Tls if fields.has("path") => {
             here.error::<()>(
-                "a TCP listener has no `path`",
+                format!("a {name} listener has no `path`"),
                 "nothing in its bytes says one",
             );
         }
-        ListenerProtocol::Tcp if fields.has("on_half_close") => {
+        ListenerProtocol::Tcp | ListenerProtocol::Tls if fields.has("on_half_close") => {
             here.error::<()>(
-                "a TCP listener has no `on_half_close`",
+                format!("a {name} listener has no `on_half_close`"),
                 "each direction ends by itself",
             );
         }
-        ListenerProtocol::Http | ListenerProtocol::Https if backend => {
+        ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls if backend => {
             let message = format!("a {name} listener has no `backend`");
-            here.error::<()>(message, "its HTTPRoutes say where requests go");
+            here.error::<()>(message, "its routes say where it goes");
         }
         _ => {}
     }
@@ -255,20 +264,23 @@ fn tls(fields: &mut Fields<'_, '_>) -> Option<TlsSpec> {
     // What options there are is every implementation's own.
     fields.ignore(&["options"]);
     fields.not_built(&[("frontendValidation", "")]);
-    let mode = fields.optional("mode", |cursor| match cursor.text()? {
-        "Passthrough" => cursor.error("Passthrough is not built yet", "Terminate"),
-        _ => cursor.choice(&[("Terminate", TlsMode::Terminate)]),
+    let mode = fields.optional("mode", |cursor| {
+        cursor.choice(&[
+            ("Terminate", TlsMode::Terminate),
+            ("Passthrough", TlsMode::Passthrough),
+        ])
     });
+    let mode = mode.unwrap_or(TlsMode::Terminate);
     let certificates = fields.list("certificates", |cursor| cursor.fields(certificate));
     let refs = fields.list("certificateRefs", |cursor| cursor.fields(certificate_ref));
-    if fields.lacks(&["certificates", "certificateRefs"]) {
+    if mode == TlsMode::Terminate && fields.lacks(&["certificates", "certificateRefs"]) {
         let hint = "certificateRefs: [{name: secret}], or certificates: [{cert: path, key: path}]";
         return fields
             .cursor()
             .error("at least one certificate is needed", hint);
     }
     Some(TlsSpec {
-        mode: mode.unwrap_or(TlsMode::Terminate),
+        mode,
         certificates,
         refs,
     })

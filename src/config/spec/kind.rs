@@ -35,11 +35,13 @@ const OURS: [&str; 1] = ["pillion.dev/v1"];
 const CORE: [&str; 1] = ["v1"];
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 13] = [
         Kind::GatewayClass,
         Kind::Gateway,
         Kind::Route(RouteKind::Http),
         Kind::Route(RouteKind::Grpc),
+        Kind::Route(RouteKind::Tls),
+        Kind::Route(RouteKind::Tcp),
         Kind::ReferenceGrant,
         Kind::BackendTlsPolicy,
         Kind::Namespace,
@@ -118,11 +120,7 @@ fn unknown_kind(cursor: Cursor<'_>, written: &str) -> Option<Kind> {
         all.filter(|kind| *kind != "Service.v1")
     };
     let hint = match closest(written, known()) {
-        _ if matches!(
-            written,
-            "TLSRoute" | "TCPRoute" | "UDPRoute" | "ListenerSet"
-        ) =>
-        {
+        _ if matches!(written, "UDPRoute" | "ListenerSet") => {
             "this kind of the Gateway API is not built yet".to_owned()
         }
         Some(meant) => format!("did you mean `{meant}`?"),

@@ -62,9 +62,14 @@ pub struct BackendRef {
 
 pub(super) fn read(fields: &mut Fields<'_, '_>, kind: RouteKind) -> RouteSpec {
     fields.not_built(&[("useDefaultGateways", "")]);
+    let parents = fields.list("parentRefs", |cursor| cursor.fields(parent));
+    let hostnames = match kind {
+        RouteKind::Tcp => Vec::new(),
+        _ => fields.list("hostnames", |c| c.host_pattern()),
+    };
     RouteSpec {
-        parents: fields.list("parentRefs", |cursor| cursor.fields(parent)),
-        hostnames: fields.list("hostnames", |c| c.host_pattern()),
+        parents,
+        hostnames,
         rules: rules(fields, kind),
     }
 }
@@ -72,22 +77,58 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, kind: RouteKind) -> RouteSpec {
 /// As in the standard, a route without `rules` has one rule that matches everything, and no backend.
 fn rules(fields: &mut Fields<'_, '_>, kind: RouteKind) -> Vec<RuleSpec> {
     if fields.has("rules") {
-        return fields.list("rules", |cursor| cursor.fields(|fields| rule(fields, kind)));
+        let read = |fields: &mut Fields<'_, '_>| match kind {
+            RouteKind::Http => rule(fields, kind, route_match),
+            RouteKind::Grpc => rule(fields, kind, grpc_match),
+            RouteKind::Tls | RouteKind::Tcp => connection_rule(fields),
+        };
+        return fields.list("rules", |cursor| cursor.fields(read));
     }
     fields.optional("rules", |_| Some(()));
     fields
         .cursor()
         .warning("a route without rules answers 500", "say `rules`");
-    vec![RuleSpec {
-        name: None,
-        matches: vec![everything()],
-        filters: Vec::new(),
-        mirrors: Vec::new(),
-        backends: Vec::new(),
-        timeouts: Timeouts::default(),
-        retry: None,
-        hedge: None,
-    }]
+    vec![RuleSpec::of_all(None, Vec::new())]
+}
+
+impl RuleSpec {
+    /// Everything goes to these backends.
+    fn of_all(name: Option<Arc<str>>, backends: Vec<BackendRef>) -> Self {
+        Self {
+            name,
+            matches: vec![everything()],
+            filters: Vec::new(),
+            mirrors: Vec::new(),
+            backends,
+            timeouts: Timeouts::default(),
+            retry: None,
+            hedge: None,
+        }
+    }
+}
+
+/// Of a `TLSRoute` or `TCPRoute`: the backends share the connections by their weights.
+fn connection_rule(fields: &mut Fields<'_, '_>) -> Option<RuleSpec> {
+    let name = fields.optional("name", |c| c.name());
+    let backends = fields.list("backendRefs", |cursor| {
+        cursor.fields(|fields| {
+            let reference = service_ref(fields);
+            let weight = fields.optional("weight", weight);
+            Some(BackendRef {
+                weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
+                ..reference?
+            })
+        })
+    });
+    if backends.iter().all(|backend| backend.weight == 0) {
+        let message = "without a backend that has a weight, connections are reset";
+        fields.cursor().warning(message, "say `backendRefs`");
+    }
+    Some(RuleSpec::of_all(name, backends))
+}
+
+fn weight(cursor: Cursor<'_>) -> Option<u32> {
+    cursor.number(0..=defaults::WEIGHT_MAX)
 }
 
 fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
@@ -127,13 +168,13 @@ fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
     })
 }
 
-fn rule(fields: &mut Fields<'_, '_>, kind: RouteKind) -> Option<RuleSpec> {
+fn rule(
+    fields: &mut Fields<'_, '_>,
+    kind: RouteKind,
+    one_match: fn(&mut Fields<'_, '_>) -> Option<RouteMatch>,
+) -> Option<RuleSpec> {
     fields.not_built(&[("sessionPersistence", "")]);
     let name = fields.optional("name", |c| c.name());
-    let one_match = match kind {
-        RouteKind::Http => route_match,
-        RouteKind::Grpc => grpc_match,
-    };
     let mut matches = fields.list("matches", |cursor| cursor.fields(one_match));
     if matches.is_empty() {
         matches.push(everything());
@@ -198,7 +239,7 @@ fn backend(
     matches: &[RouteMatch],
 ) -> Option<BackendRef> {
     let reference = service_ref(fields);
-    let weight = fields.optional("weight", |cursor| cursor.number(0..=defaults::WEIGHT_MAX));
+    let weight = fields.optional("weight", weight);
     let Filters { filters, .. } = filters(fields, kind, place, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),

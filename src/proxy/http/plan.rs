@@ -29,14 +29,8 @@ pub async fn find<'a>(
         Routing::Gateway(listeners) => by_listener(session, listeners, request, exchange),
         Routing::Mesh(mesh) => by_mesh(session, mesh, request, exchange).await,
         Routing::App(app) => by_port(session, app, request, exchange),
-        Routing::Opaque {
-            destination,
-            requests,
-        } => {
-            normal_path(request, PathNormalization::default())?;
-            exchange.series = Some(requests.clone());
-            Ok(direct(destination.clone(), request, exchange))
-        }
+        // The listener spoke HTTP when this connection began.
+        Routing::Opaque(_) => Err(Failure::NoRoute { host: false }.into()),
     }
 }
 

@@ -26,7 +26,7 @@ pub use mesh::MeshRoutes;
 pub use normalize::{PathRefused, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule, Mirror};
 pub use table::{Found, Table};
-pub use view::{HeadView, without_port};
+pub use view::{HeadView, NameView, without_port};
 
 /// What routing looks at, of a request.
 pub trait RequestView {

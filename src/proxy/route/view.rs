@@ -43,6 +43,38 @@ impl RequestView for HeadView<'_> {
     }
 }
 
+/// A connection, of which no more is known than the name that TLS asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct NameView<'a>(&'a [u8]);
+
+impl<'a> NameView<'a> {
+    pub fn new(name: &'a [u8]) -> Self {
+        Self(name)
+    }
+}
+
+impl RequestView for NameView<'_> {
+    fn host(&self) -> &[u8] {
+        self.0
+    }
+
+    fn path(&self) -> &[u8] {
+        b""
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn method(&self) -> &[u8] {
+        b""
+    }
+
+    fn header(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+}
+
 /// `[::1]:80` → `[::1]`, `a:80` → `a`.
 pub fn without_port(authority: &[u8]) -> &[u8] {
     match memchr::memrchr(b':', authority) {

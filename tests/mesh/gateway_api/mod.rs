@@ -1,0 +1,61 @@
+//! The Gateway API's published features, in the full form of Kubernetes: what its conformance suite asks of HTTPRoute and
+//! GRPCRoute, and connections by TLSRoute and TCPRoute. Filters have scenarios of their own beside this folder.
+
+mod connections;
+mod grpc;
+mod http;
+
+use std::net::SocketAddr;
+
+use crate::harness::Service;
+
+/// The Gateway `edge` of namespace `infra`, with these listeners (flow mappings without braces), for routes of every namespace.
+fn gateway(address: SocketAddr, listeners: &[String]) -> String {
+    let open = "allowedRoutes: {namespaces: {from: All}}";
+    let listeners = listeners
+        .iter()
+        .map(|listener| format!("    - {{{listener}, {open}}}\n"));
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: pillion}}\n\
+         spec: {{controllerName: pillion.dev/mesh}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge, namespace: infra}}\n\
+         spec:\n  gatewayClassName: pillion\n  addresses: [{{type: IPAddress, value: {}}}]\n  listeners:\n{}---\n",
+        address.ip(),
+        listeners.collect::<String>()
+    )
+}
+
+fn http_listener(address: SocketAddr) -> String {
+    format!("name: http, port: {}, protocol: HTTP", address.port())
+}
+
+/// A route of `edge`: `spec` is what it has beside its parents, as a flow mapping without braces.
+fn route(kind: &str, name: &str, spec: &str) -> String {
+    created_route(kind, name, "2025-01-01T00:00:00Z", spec)
+}
+
+fn created_route(kind: &str, name: &str, created: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n\
+         metadata: {{name: {name}, namespace: shop, creationTimestamp: '{created}'}}\n\
+         spec: {{parentRefs: [{{name: edge, namespace: infra}}], {spec}}}\n---\n"
+    )
+}
+
+/// Kubernetes' Service of the name of each backend, and where its endpoints are, which Kubernetes keeps apart.
+fn backends(services: &[&Service]) -> String {
+    let one = |service: &&Service| {
+        let Service { name, address, .. } = service;
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{ports: [{{port: 80}}]}}\n---\n\
+             kind: Service\nname: {name}\nnamespace: shop\nendpoints: [{{address: \"{address}\"}}]\n---\n"
+        )
+    };
+    services.iter().map(one).collect()
+}
+
+/// A rule: its matches, and the backend.
+fn rule(matches: &str, backend: &str) -> String {
+    format!("{{matches: [{matches}], backendRefs: [{{name: {backend}, port: 80}}]}}")
+}
