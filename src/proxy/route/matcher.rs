@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use percent_encoding::percent_decode;
 
 use super::RequestView;
-use crate::model::{RouteMatch, ValueMatch};
+use crate::model::{HeaderMatch, QueryMatch, RouteMatch, ValueMatch};
 
 /// One match of one rule, and its rank among those with the same host pattern and path; less comes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,6 +40,11 @@ impl Candidate {
         }
     }
 
+    /// Where it is written.
+    pub fn place(&self) -> (u32, u32) {
+        (self.rule, self.index)
+    }
+
     /// Host and path are all it asks for.
     pub fn is_unconditional(&self) -> bool {
         self.rank
@@ -51,18 +56,41 @@ impl Candidate {
     }
 }
 
+/// The first condition that a request does not meet.
+#[derive(Clone, Copy, Debug)]
+pub enum Mismatch<'c> {
+    Method(&'c str),
+    Header(&'c HeaderMatch),
+    Query(&'c QueryMatch),
+}
+
 /// Whether a request meets all conditions beside host and path.
 pub fn accepts(conditions: &RouteMatch, request: &impl RequestView) -> bool {
-    let method = conditions.method.as_ref();
-    method.is_none_or(|method| method.as_bytes() == request.method())
-        && conditions.headers.iter().all(|header| {
-            let value = request.header(&header.name);
-            value.is_some_and(|value| value_matches(&header.value, value))
-        })
-        && conditions.queries.iter().all(|query| {
-            let value = query_value(request.query().unwrap_or_default(), query.name.as_bytes());
-            value.is_some_and(|value| value_matches(&query.value, &value))
-        })
+    mismatch(conditions, request).is_none()
+}
+
+/// What stands against a request, beside host and path.
+pub fn mismatch<'c>(
+    conditions: &'c RouteMatch,
+    request: &impl RequestView,
+) -> Option<Mismatch<'c>> {
+    if let Some(method) = &conditions.method
+        && method.as_bytes() != request.method()
+    {
+        return Some(Mismatch::Method(method));
+    }
+    let header = conditions.headers.iter().find(|header| {
+        let value = request.header(&header.name);
+        !value.is_some_and(|value| value_matches(&header.value, value))
+    });
+    if let Some(header) = header {
+        return Some(Mismatch::Header(header));
+    }
+    let query = conditions.queries.iter().find(|query| {
+        let value = query_value(request.query().unwrap_or_default(), query.name.as_bytes());
+        !value.is_some_and(|value| value_matches(&query.value, &value))
+    });
+    query.map(Mismatch::Query)
 }
 
 fn value_matches(wanted: &ValueMatch, value: &[u8]) -> bool {

@@ -6,6 +6,7 @@
 //!
 //! This module decides only. It sends nothing, applies no filter, and knows nothing of endpoints.
 
+mod explain;
 mod host;
 mod listeners;
 mod matcher;
@@ -20,8 +21,10 @@ mod view;
 #[cfg(test)]
 mod oracle;
 
+pub use explain::{Considered, Fate};
 pub use host::HostMap;
 pub use listeners::{ListenerRoutes, Listeners};
+pub use matcher::Mismatch;
 pub use mesh::MeshRoutes;
 pub use normalize::{PathRefused, normalize};
 pub use rule::{Backend, BackendChoice, CompiledRule, Mirror};

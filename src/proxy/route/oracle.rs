@@ -265,6 +265,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_explanation_agrees_with_the_search(routes in routes(), requests in prop::collection::vec(request(), 8)) {
+        let table = table(&routes);
+        for request in requests {
+            let considered = table.explain(&request);
+            let taken: Vec<_> = considered.iter().filter(|one| matches!(one.fate, Fate::Taken)).collect();
+            let explained = taken.first().map(|one| (one.rule.route.name.to_string(), one.rule.index));
+            prop_assert_eq!(&explained, &winner(&table, &request), "{:?}", request);
+            prop_assert!(taken.len() <= 1);
+            // Nothing is left out, and nothing told twice.
+            let of_host = |route: &Route| {
+                let any = route.hostnames.is_empty().then_some(None);
+                route.hostnames.iter().map(Some).chain(any).any(|host| host_rank(host, &request.host).is_some())
+            };
+            let matches = routes.iter().filter(|route| of_host(route));
+            let matches: usize = matches.flat_map(|route| &route.rules).map(|rule| rule.matches.len()).sum();
+            prop_assert_eq!(considered.len(), matches);
+            for one in &considered {
+                let path = path_rank(&one.conditions.path, &request.path).is_some();
+                let others = others_fit(one.conditions, &request);
+                let (expected_path, expected_others) = match one.fate {
+                    Fate::Taken | Fate::Later => (true, true),
+                    Fate::OtherPath => (false, others),
+                    Fate::Mismatch(_) => (true, false),
+                };
+                prop_assert_eq!((path, others), (expected_path, expected_others), "{:?}", one.conditions);
+            }
+        }
+    }
+}
+
 fn get(host: &str, path: &str) -> Request {
     Request {
         host: host.into(),

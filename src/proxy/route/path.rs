@@ -56,6 +56,14 @@ impl PathIndex {
             && self.methods.is_empty())
     }
 
+    /// Every candidate, whatever the path.
+    pub fn all(&self) -> impl Iterator<Item = Candidate> {
+        let regexes = self.regexes.iter().map(|(_, candidate)| candidate);
+        let exact = self.exact.values().chain(self.methods.values());
+        let lists = exact.chain(&self.prefixes.nodes).flatten();
+        lists.chain(regexes).copied()
+    }
+
     fn of_method(&self, path: &[u8]) -> &[Candidate] {
         if self.methods.is_empty() {
             return &[];

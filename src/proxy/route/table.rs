@@ -11,8 +11,8 @@ use crate::telemetry::metrics::ListenerRequests;
 #[derive(Debug)]
 pub struct Table<T> {
     /// Oldest route first, then by name, then in the order written: the ties' precedence.
-    rules: Vec<CompiledRule<T>>,
-    hosts: HostMap<PathIndex>,
+    pub(super) rules: Vec<CompiledRule<T>>,
+    pub(super) hosts: HostMap<PathIndex>,
 }
 
 /// What became of the search; the last two are 404 both, and told apart in the log.
