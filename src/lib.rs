@@ -25,6 +25,8 @@ pub mod inject;
 pub mod proxy;
 pub mod registry;
 
+pub mod explain;
+
 pub mod admin;
 
 pub mod app;

@@ -52,7 +52,15 @@ pub async fn get(
     address: SocketAddr,
     path: &str,
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    ask(address, Method::GET, path).await.map(|(_, body)| body)
+    get_page(address, path).await.map(|(_, body)| body)
+}
+
+/// The same, with its status.
+pub async fn get_page(
+    address: SocketAddr,
+    path: &str,
+) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+    ask(address, Method::GET, path).await
 }
 
 /// Steers the process by one of its admin pages.

@@ -13,7 +13,7 @@ mod respond;
 mod server;
 mod state;
 
-pub use client::{ProbeError, get, post, probe};
+pub use client::{ProbeError, get, get_page, post, probe};
 pub use clusters::{CheckView, CircuitView, ClusterView, EndpointView};
 pub use lanes::LaneView;
 pub use server::serve;

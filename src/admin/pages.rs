@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::respond::{self, Answer};
 use super::{State, clusters, lanes};
+use crate::explain::Asked;
 
 struct Page {
     path: &'static str,
@@ -26,7 +27,7 @@ const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_AND_CHANGE: &str = "GET, HEAD, POST";
 
-const PAGES: [Page; 16] = [
+const PAGES: [Page; 17] = [
     Page {
         path: "/",
         allow: READ,
@@ -86,6 +87,12 @@ const PAGES: [Page; 16] = [
         allow: READ,
         about: "what was detected and done, as JSON, the oldest first; ?since=ID gives what came later",
         answer: show_events,
+    },
+    Page {
+        path: "/explain",
+        allow: READ,
+        about: "why a request goes where it goes; ?request=GET%20http://host/path, &header=name:%20value, &from=NAMESPACE, &gateway=NAME",
+        answer: show_explained,
     },
     Page {
         path: "/lanes",
@@ -177,15 +184,15 @@ fn show_clusters(state: &State, request: &Request) -> Answer {
     if let Some(service) = parameter(request, "service") {
         views.retain(|view| view.name.contains(&service));
     }
-    show(request, &views, clusters::table)
+    show(request, &views[..], clusters::table)
 }
 
 fn show_lanes(state: &State, request: &Request) -> Answer {
-    show(request, &(state.lanes)(), lanes::table)
+    show(request, &(state.lanes)()[..], lanes::table)
 }
 
 /// As JSON where that is asked for, or else as a table.
-fn show<T: Serialize>(request: &Request, views: &[T], table: fn(&[T]) -> String) -> Answer {
+fn show<T: Serialize + ?Sized>(request: &Request, views: &T, table: fn(&T) -> String) -> Answer {
     let as_json = match parameter(request, "format").as_deref() {
         Some("json") => true,
         Some("text") => false,
@@ -195,6 +202,19 @@ fn show<T: Serialize>(request: &Request, views: &[T], table: fn(&[T]) -> String)
     match as_json {
         true => respond::json(&views),
         false => respond::text(StatusCode::OK, table(views)),
+    }
+}
+
+fn show_explained(state: &State, request: &Request) -> Answer {
+    let asked = Asked {
+        request: parameter(request, "request").unwrap_or_default(),
+        headers: parameters(request, "header").collect(),
+        from: parameter(request, "from"),
+        gateway: parameter(request, "gateway"),
+    };
+    match (state.explain)(&asked) {
+        Ok(explained) => show(request, &explained, ToString::to_string),
+        Err(problem) => respond::text(StatusCode::BAD_REQUEST, problem),
     }
 }
 
@@ -252,9 +272,13 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
 
 /// A parameter of the query, percent-decoded.
 fn parameter(request: &Request, name: &str) -> Option<String> {
-    let pairs = request.parts.uri.query()?.split('&');
-    let (_, value) = pairs
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(key, _)| *key == name)?;
-    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+    parameters(request, name).next()
+}
+
+/// Every parameter of this name, percent-decoded.
+fn parameters<'r>(request: &'r Request, name: &'r str) -> impl Iterator<Item = String> + 'r {
+    let query = request.parts.uri.query().unwrap_or_default();
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let named = pairs.filter(move |(key, _)| *key == name);
+    named.map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned())
 }

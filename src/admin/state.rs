@@ -2,8 +2,10 @@ use serde_json::Value;
 
 use super::{ClusterView, LaneView};
 use crate::api::Events;
+use crate::explain::{Asked, Explained};
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+type Explain = Box<dyn Fn(&Asked) -> Result<Explained, String> + Send + Sync>;
 type TryChange = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// What the admin pages show and steer. Each closure is called off the control thread and may take its time.
@@ -19,6 +21,8 @@ pub struct State {
     pub clusters: Ask<Vec<ClusterView>>,
     /// What has been detected and done, after the event of this id.
     pub events: Box<dyn Fn(u64) -> Events + Send + Sync>,
+    /// Why a request goes where it goes, or what is wrong with the question.
+    pub explain: Explain,
     /// The lanes in front of the application beside this proxy.
     pub lanes: Ask<Vec<LaneView>>,
     /// The metrics as text: OpenMetrics when true, else the Prometheus format.
@@ -44,6 +48,7 @@ impl State {
             problems: Box::new(|| Value::Array(Vec::new())),
             clusters: Box::new(Vec::new),
             events: Box::new(|_| Events::default()),
+            explain: Box::new(|_| Err("this process serves no traffic".into())),
             lanes: Box::new(Vec::new),
             metrics: Box::new(|_| String::new()),
             leave: Box::new(|| ()),

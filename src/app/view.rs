@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use crate::admin::{CheckView, CircuitView, ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
 use crate::config::{Problem, status};
+use crate::explain::{self, Asked, Explained};
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, Filter, HedgeAfter, HostPattern, Lane, LaneLimit,
-    PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
+    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, HostPattern, Lane,
+    LaneLimit, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
@@ -25,16 +26,9 @@ use crate::telemetry::metrics::{Registry, Scrape};
 pub fn clusters(clusters: &Clusters) -> Vec<ClusterView> {
     let now = Instant::now();
     let view = |cluster: std::sync::Arc<crate::proxy::cluster::Cluster>| {
-        let mut name = cluster.key.service.to_string();
-        if let Some(port) = cluster.key.port {
-            name.push_str(&format!(":{port}"));
-        }
-        if let Some(subset) = &cluster.key.subset {
-            name.push_str(&format!("/{subset}"));
-        }
         let report = cluster.report(now);
         ClusterView {
-            name,
+            name: cluster.key.to_string(),
             policy: cluster.service().balance.policy.as_str().to_owned(),
             circuit: report.circuit.as_ref().map(circuit_view),
             endpoints: report.endpoints.iter().map(endpoint).collect(),
@@ -87,6 +81,41 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
             obstacle: health.obstacle().as_deref().map(str::to_owned),
         }),
         instance: endpoint.model.instance.as_deref().map(str::to_owned),
+    }
+}
+
+/// The page `/explain`.
+pub fn explained(
+    asked: &Asked,
+    snapshot: &Snapshot,
+    namespace: &str,
+    clusters: &Clusters,
+) -> Result<Explained, String> {
+    let views = self::clusters(clusters);
+    let endpoints = |key: &ClusterKey| {
+        let name = key.to_string();
+        match views.iter().find(|view| view.name == name) {
+            Some(view) => view.endpoints.iter().map(explained_endpoint).collect(),
+            // Nobody has asked for it yet.
+            None => explain::documented(snapshot, key),
+        }
+    };
+    let explained = asked.explain(snapshot, namespace, &endpoints);
+    explained.map_err(|error| error.to_string())
+}
+
+fn explained_endpoint(view: &EndpointView) -> explain::Endpoint {
+    let latency = view.latency_ms.map(|latency| format!("{latency:.1} ms"));
+    let load = view.load.map(|load| format!("load {load:.2}"));
+    let score = [Some(format!("{} in flight", view.in_flight)), latency, load];
+    explain::Endpoint {
+        address: view.address.clone(),
+        weight: view.weight,
+        priority: view.priority,
+        zone: view.zone.clone(),
+        state: Some(view.state.clone()),
+        why: view.why.clone(),
+        score: score.into_iter().flatten().collect::<Vec<_>>().join(", "),
     }
 }
 

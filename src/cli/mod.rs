@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod demo;
 mod events;
+mod explain;
 mod health;
 mod inject;
 mod intercept;
@@ -49,6 +50,8 @@ enum Command {
     Config(config::Arguments),
     /// What proxies have detected, and what they did about it
     Events(events::Arguments),
+    /// Why a request goes where it goes: listener, rules, filters, endpoints
+    Explain(explain::Arguments),
     /// Ask a running process whether it is ready
     Health(health::Arguments),
     /// Put sidecars beside Kubernetes pods, in files or by an admission webhook
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Config(arguments) => config::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Intercept(arguments) => intercept::run(&arguments),

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,20 @@ pub struct ClusterKey {
     pub subset: Option<Arc<str>>,
     /// None takes the endpoints' addresses as they are.
     pub port: Option<u16>,
+}
+
+/// `namespace/name`, with `:port` and `/subset` where it is narrowed to one.
+impl fmt::Display for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        match &self.subset {
+            Some(subset) => write!(f, "/{subset}"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -6,6 +6,7 @@ mod circuit;
 mod cors;
 mod direct_response;
 mod drain;
+mod explain;
 mod failover;
 mod faults;
 mod gateway_api;

@@ -364,6 +364,8 @@ impl Process {
         let (ready, obstacles) = (started.clone(), self.application.obstacles());
         let ends = self.status.clone();
         let current = level.clone();
+        let explained = self.status.clone();
+        let (known, namespace) = (clusters.clone(), self.namespace.clone());
         admin::State {
             started: Box::new(move || none_of(started())),
             ready: Box::new(move || none_of([draining(&ends), ready(), obstacles()].concat())),
@@ -375,6 +377,10 @@ impl Process {
                     *lock(&problems.refused),
                     rejected.as_ref(),
                 )
+            }),
+            explain: Box::new(move |asked| {
+                let snapshot = lock(&explained.snapshot).clone();
+                view::explained(asked, &snapshot, &namespace, &known)
             }),
             clusters: Box::new(move || view::clusters(&clusters)),
             events: Box::new(move |since| events.since(since, EVENTS_MAX)),

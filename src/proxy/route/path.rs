@@ -164,7 +164,9 @@ impl PrefixTrie {
     ) -> Option<Candidate> {
         let mut on_the_way = SmallVec::<[&[Candidate]; 16]>::new();
         on_the_way.push(&self.nodes[0]);
-        on_the_way.push(late);
+        if !late.is_empty() {
+            on_the_way.push(late);
+        }
         let mut node = 0;
         for element in elements(path) {
             let key = EdgeKey {
