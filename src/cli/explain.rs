@@ -23,7 +23,7 @@ use crate::model::{Name, Snapshot};
     Exit codes: 0 a rule or service takes the request, 1 nobody does, or the files are wrong. With --admin, 0 it is explained."
 )]
 pub struct Arguments {
-    /// Files or folders of mesh documents, and last the request: \"[METHOD] [http[s]://]HOST[:PORT][/PATH]\"
+    /// Files or folders of mesh documents, and last the request: "METHOD http://HOST:PORT/PATH", of which only the host has to be
     #[arg(required = true, value_names = ["FILE", "REQUEST"])]
     words: Vec<String>,
     /// A header of the request, such as "x-user: ann"; repeatable

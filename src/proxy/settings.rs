@@ -1,5 +1,7 @@
 //! The limits, times and trust of the data plane that no document sets, with their defaults.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::http1::codec::Limits;
@@ -39,6 +41,28 @@ pub struct Settings {
     pub safe_attempts_max: usize,
     /// Peers of a gateway that are believed when they say whom they forward for.
     pub trusted_networks: Vec<Cidr>,
+    /// Who says it in `x-mesh-explain` is told where his request went; None tells nobody.
+    pub admin_token: Option<Token>,
+}
+
+/// A secret, which no log shows.
+#[derive(Clone)]
+pub struct Token(Arc<str>);
+
+impl Token {
+    pub fn new(token: &str) -> Self {
+        Self(token.into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 impl Default for Settings {
@@ -60,6 +84,7 @@ impl Default for Settings {
             http2_streams_max: 256,
             safe_attempts_max: 8,
             trusted_networks: Vec::new(),
+            admin_token: None,
         }
     }
 }

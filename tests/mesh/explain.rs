@@ -235,3 +235,64 @@ async fn agrees_with_page(gateway: &crate::harness::Sidecar, asked: &Asked, told
     }
     assert_eq!(live, told);
 }
+
+#[tokio::test]
+async fn who_has_the_token_is_told_of_the_request_itself() {
+    let mesh = Mesh::new();
+    let service = Service::start("a").await;
+    mesh.write("token", "a-token-of-this-test\n");
+    let bootstrap = "access_log: {path: access.log}\n";
+    let documents = |address| {
+        let header = "headers: [{name: x-tester, value: 'yes'}]";
+        edge(address)
+            + &crate::harness::documents::route(
+                "shop",
+                &[
+                    format!(
+                        "name: testers, matches: [{{{header}}}], backendRefs: [{{name: missing}}]"
+                    ),
+                    "name: all, backendRefs: [{name: a, port: 80}]".to_owned(),
+                ],
+            )
+            + &crate::harness::documents::service("a", &[service.address])
+    };
+    let gateway = mesh.gateway_with_token("token", bootstrap, documents).await;
+    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    let field = "x-mesh-explain";
+    let ask = [(field, "a-token-of-this-test"), ("x-echo", "1")];
+    let answer = client.get_with("/", &ask).await.expect("an answer");
+    let told = answer.headers[field].to_str().expect("text").to_owned();
+    let expected = format!(
+        r#"listener="default/edge/http"; rule="default/shop/all"; lost="default/shop/testers: x-tester"; service="default/a"; endpoint="{}"; attempts=1"#,
+        service.address
+    );
+    assert_eq!(told, expected);
+    assert!(
+        !answer.body.contains(field),
+        "the token goes no further: {}",
+        answer.body
+    );
+
+    let refused = [ask[0], ("x-tester", "yes")];
+    let answer = client.get_with("/", &refused).await.expect("an answer");
+    assert_eq!(answer.status, 500);
+    let told = answer.headers[field].to_str().expect("text");
+    assert!(
+        told.contains(r#"rule="default/shop/testers""#) && told.contains("missing"),
+        "{told}"
+    );
+
+    for wrong in ["a-token-of-this-tesT", "", "a-token-of-this-test2"] {
+        let asked = [(field, wrong), ("x-echo", "1")];
+        let answer = client.get_with("/", &asked).await.expect("an answer");
+        assert!(!answer.headers.contains_key(field), "{wrong}");
+        assert!(!answer.body.contains(field), "{}", answer.body);
+    }
+    crate::harness::eventually("the log has it", async || {
+        let log = std::fs::read_to_string(mesh.folder().join("access.log")).ok()?;
+        assert!(!log.contains("a-token-of"), "{log}");
+        log.contains(r#"lost=\"default/shop/testers: x-tester\""#)
+            .then_some(())
+    })
+    .await;
+}

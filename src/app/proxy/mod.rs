@@ -4,6 +4,7 @@ mod ending;
 mod status;
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -35,10 +36,13 @@ use crate::model::AppPort;
 use crate::proxy::cluster::Clusters;
 use crate::proxy::data_plane::{DataPlane, ListenError, Start};
 use crate::proxy::events::EVENTS_MAX;
+use crate::proxy::settings::{Settings, Token};
 use crate::telemetry::access_log::{self, AccessLog, AccessLogError};
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::Registry;
 
+/// Who guesses a token must not succeed.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Looking after certificate files and the like.
 const TICK: Duration = Duration::from_secs(1);
 /// By then everything that only the start needs has run.
@@ -69,6 +73,8 @@ pub enum StartError {
     Handover { path: PathBuf, error: TakeOverError },
     #[error("registry: {0}")]
     Discovery(#[from] discovery::StartError),
+    #[error("admin.token_file {}: {error}", path.display())]
+    AdminToken { path: PathBuf, error: io::Error },
     #[error("registry.{key} {path}: {error}")]
     RegistryFile {
         key: &'static str,
@@ -94,7 +100,10 @@ pub async fn run(bootstrap: SidecarBootstrap) -> Result<(), StartError> {
     };
     let (mut doors, handover) = Doors::open(&bootstrap).await?;
     let plane = DataPlane::start(Start {
-        settings: terms::settings(&bootstrap),
+        settings: Settings {
+            admin_token: admin_token(&bootstrap)?,
+            ..terms::settings(&bootstrap)
+        },
         workers: terms::workers(&bootstrap),
         sidecar: terms::sidecar(&bootstrap),
         metrics: metrics.clone(),
@@ -188,6 +197,21 @@ struct Process {
     metrics: Arc<Registry>,
     /// Dropped last of all: that writes what is still in its buffers.
     access_log: Option<AccessLog>,
+}
+
+fn admin_token(bootstrap: &SidecarBootstrap) -> Result<Option<Token>, StartError> {
+    let Some(path) = bootstrap.admin_token_file.clone() else {
+        return Ok(None);
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() >= TOKEN_BYTES_MIN => Ok(Some(Token::new(text.trim()))),
+        Ok(_) => {
+            let short = format!("a token of at least {TOKEN_BYTES_MIN} characters is wanted");
+            let error = io::Error::other(short);
+            Err(StartError::AdminToken { path, error })
+        }
+        Err(error) => Err(StartError::AdminToken { path, error }),
+    }
 }
 
 /// A problem that does not stand against the configuration.

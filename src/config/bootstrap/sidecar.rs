@@ -29,6 +29,8 @@ pub struct SidecarBootstrap {
     /// Where traffic to the application is taken; None for a gateway.
     pub inbound: Option<Inbound>,
     pub admin: SocketAddr,
+    /// A file whose content lets its holder have requests explained (`x-mesh-explain`).
+    pub admin_token_file: Option<PathBuf>,
     /// Threads that serve traffic; None is two for a sidecar, and every CPU for a gateway.
     pub workers: Option<usize>,
     pub zone: Option<Arc<str>>,
@@ -196,11 +198,13 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> Option<Sid
         })
     };
     let (snapshot, handover) = (file("snapshot"), file("handover"));
+    let (admin, admin_token_file) = admin(fields, paths);
     let bootstrap = SidecarBootstrap {
         instance: fields.optional("instance", |c| c.name()),
         outbound: sidecar.then(|| outbound.unwrap_or_default()),
         inbound: sidecar.then(|| inbound.unwrap_or_default()),
-        admin: admin(fields),
+        admin,
+        admin_token_file,
         workers: fields.optional("workers", |cursor| cursor.number(1..=defaults::WORKERS_MAX)),
         zone: fields.optional("zone", |c| c.owned_text()),
         labels: fields
@@ -362,14 +366,19 @@ fn inbound(fields: &mut Fields<'_, '_>) -> Option<Inbound> {
     })
 }
 
-/// A mapping whose only key is `address`.
-fn address(fields: &mut Fields<'_, '_>) -> Option<Option<SocketAddr>> {
-    Some(fields.optional("address", |c| c.socket_address()))
-}
-
-fn admin(fields: &mut Fields<'_, '_>) -> SocketAddr {
-    let given = fields.optional("admin", |cursor| cursor.fields(address));
-    given.flatten().unwrap_or(defaults::ADMIN_ADDRESS)
+fn admin(fields: &mut Fields<'_, '_>, paths: &Paths<'_>) -> (SocketAddr, Option<PathBuf>) {
+    let given = fields.optional("admin", |cursor| {
+        cursor.fields(|fields| {
+            let address = fields.optional("address", |c| c.socket_address());
+            let token = fields.optional("token_file", |c| c.path());
+            Some((address, token))
+        })
+    });
+    let (address, token) = given.unwrap_or_default();
+    (
+        address.unwrap_or(defaults::ADMIN_ADDRESS),
+        token.map(|path| paths.resolve("admin.token_file", path)),
+    )
 }
 
 fn weight(fields: &mut Fields<'_, '_>) -> u32 {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::explained::{self, Explanation};
 use super::head::{Fields, RequestHead};
 use super::mirror::Copies;
 use crate::proxy::cluster::EndpointId;
@@ -30,6 +31,8 @@ pub struct Exchange {
     pub service: Option<Arc<str>>,
     pub endpoint: Option<std::net::SocketAddr>,
     pub series: Option<Arc<RequestSeries>>,
+    /// Of a request that is to be explained to whoever has sent it.
+    pub explanation: Option<Box<Explanation>>,
     /// What every answer is to tell the browser.
     pub grant: Option<Box<Grant>>,
     /// How long the request is held back on purpose.
@@ -63,6 +66,7 @@ impl Exchange {
             service: None,
             endpoint: None,
             series: None,
+            explanation: None,
             grant: None,
             delay: None,
             copies: None,
@@ -83,9 +87,12 @@ impl Exchange {
     }
 
     /// Adds what every answer to this request is to tell.
-    pub fn tell(&self, fields: &mut Fields) {
+    pub fn tell(&mut self, fields: &mut Fields) {
         if let Some(grant) = &self.grant {
             grant.tell(fields);
+        }
+        if self.explanation.is_some() {
+            explained::tell(self, fields);
         }
     }
 

@@ -16,6 +16,7 @@ use super::body::{Copy, CopyError, Cut, Size};
 use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
+use super::explained;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::replay::Replay;
 use super::tries::{self, Answered};
@@ -123,6 +124,9 @@ pub async fn serve<D: Downstream>(
     scratch: &mut Scratch,
 ) -> Served {
     let mut exchange = session.begin();
+    if scratch.request.fields.contains(Known::XMeshExplain) {
+        explained::ask(session, &mut scratch.request.fields, &mut exchange);
+    }
     let walked = if tracing::enabled!(tracing::Level::DEBUG) {
         let span = request_span(session, &scratch.request);
         Box::pin(walk(session, down, scratch, &mut exchange).instrument(span)).await
@@ -196,8 +200,8 @@ async fn end<D: Downstream>(
         return Served::Broken;
     }
     down.decline_body();
-    let grant = exchange.grant.as_deref();
-    match respond::refuse(session, down, &scratch.request, &failure, grant).await {
+    let refused = respond::refuse(session, down, &scratch.request, &failure, Some(exchange));
+    match refused.await {
         Ok(bytes) => {
             exchange.bytes_out = bytes;
             Served::Done

@@ -7,6 +7,7 @@ pub mod body;
 pub mod deadline;
 pub mod downstream;
 pub mod exchange;
+mod explained;
 pub mod forward;
 mod hash_key;
 pub mod head;

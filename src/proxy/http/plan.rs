@@ -14,7 +14,9 @@ use crate::proxy::destination::Destination;
 use crate::proxy::entry::{App, AppDestination, Mesh, Role, Routing, ServiceHost};
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::{Arrival, Chain, Verdict, Visit};
-use crate::proxy::route::{self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners};
+use crate::proxy::route::{
+    self, BackendChoice, CompiledRule, Found, ListenerRoutes, Listeners, Table,
+};
 use crate::proxy::session::Session;
 
 type Rule = CompiledRule<Arc<Destination>>;
@@ -87,6 +89,9 @@ fn by_listener<'a>(
     let wanted = found.listener.path;
     let normal = normal_path(request, wanted)?;
     let view = route::HeadView::new(request, &normal);
+    if let Some(explanation) = &mut exchange.explanation {
+        explanation.note(&found.table, &view);
+    }
     let (rule, by_path) =
         rule_of(found.table.find(&view))?.ok_or(Failure::NoRoute { host: false })?;
     if let Cow::Owned(path) = normal
@@ -131,6 +136,9 @@ async fn by_mesh<'a>(
     let wanted = path_of_service(session, mesh, request);
     let normal = normal_path(request, wanted)?;
     let view = route::HeadView::new(request, &normal);
+    if let Some(explanation) = &mut exchange.explanation {
+        explanation.note(mesh_table(session, mesh, request, &view), &view);
+    }
     let found = mesh_rule(session, mesh, request, &view)?;
     if let Cow::Owned(path) = normal
         && (wanted.rewrites()
@@ -166,6 +174,25 @@ fn mesh_rule<'a>(
         None if mesh.routes.has_attached() => attached_rule(session, mesh, request, view),
         None => Ok(None),
     }
+}
+
+/// The table that [`mesh_rule`] finds a rule in, for those who ask why.
+fn mesh_table<'a>(
+    session: &Session,
+    mesh: &'a Mesh,
+    request: &RequestHead,
+    view: &route::HeadView<'_>,
+) -> &'a Table<Arc<Destination>> {
+    let by_host = mesh.routes.by_host();
+    if !matches!(by_host.find(view), Found::NoHost) {
+        return by_host;
+    }
+    let (host, port) = host_and_port(request.authority());
+    let attached = meant(session, mesh, &host).and_then(|service| {
+        let port = service.port(port).unwrap_or(80);
+        mesh.routes.of_service(&service.name, port)
+    });
+    attached.unwrap_or(by_host)
 }
 
 /// From the routes attached to the service that the request is for.

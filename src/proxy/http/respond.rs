@@ -5,25 +5,25 @@ use std::future::poll_fn;
 use super::body::Cut;
 use super::body::Size;
 use super::downstream::Downstream;
+use super::exchange::Exchange;
 use super::head::{Fields, Known, Method, RequestHead, ResponseHead};
 use super::{admitted, undelivered};
 use crate::proxy::failure::Failure;
-use crate::proxy::filter::Grant;
 use crate::proxy::session::Session;
 
-/// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text. Browsers are told by `grant` that
-/// the script may read it.
+/// Writes the answer for a failure, in the form the client asked for: gRPC, JSON or plain text, with what every answer in its
+/// exchange is to tell.
 pub async fn refuse(
     session: &Session,
     down: &mut impl Downstream,
     request: &RequestHead,
     failure: &Failure,
-    grant: Option<&Grant>,
+    exchange: Option<&mut Exchange>,
 ) -> Result<u64, Cut> {
     let answer = failure.answer();
     let mut head = ResponseHead::new(answer.status);
-    if let Some(grant) = grant {
-        grant.tell(&mut head.fields);
+    if let Some(exchange) = exchange {
+        exchange.tell(&mut head.fields);
     }
     if session.entry.role.is_inbound() {
         undelivered::say(failure, &mut head.fields);
@@ -132,7 +132,7 @@ pub fn is_grpc(request: &RequestHead) -> bool {
 }
 
 /// A string of RFC 8941, section 3.3.3: visible ASCII with `"` and `\` escaped.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

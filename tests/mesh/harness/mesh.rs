@@ -91,6 +91,21 @@ impl Mesh {
         self.proxy("gateway", gateway, &bootstrap).await
     }
 
+    /// The same, with a file of the mesh's folder that holds the token of its administrator.
+    pub async fn gateway_with_token(
+        &self,
+        file: &str,
+        bootstrap: &str,
+        documents: impl FnOnce(SocketAddr) -> String,
+    ) -> Sidecar {
+        let gateway = free_address();
+        self.write("mesh.yaml", &documents(gateway));
+        let bootstrap = format!("mesh: mesh.yaml\n{bootstrap}");
+        let admin = format!(", token_file: {file}");
+        self.proxy_with("gateway", gateway, &admin, &bootstrap)
+            .await
+    }
+
     /// The sidecar of an instance of `service`, registered in the registry.
     pub async fn sidecar(
         &self,
@@ -119,9 +134,20 @@ impl Mesh {
     }
 
     async fn proxy(&self, name: &str, gateway: SocketAddr, extra: &str) -> Sidecar {
+        self.proxy_with(name, gateway, "", extra).await
+    }
+
+    /// `of_admin` is what the admin listener has beside its address.
+    async fn proxy_with(
+        &self,
+        name: &str,
+        gateway: SocketAddr,
+        of_admin: &str,
+        extra: &str,
+    ) -> Sidecar {
         let (admin, outbound, inbound) = (free_address(), free_address(), free_address());
         let text = format!(
-            "admin: {{address: \"{admin}\"}}\noutbound: {{address: \"{outbound}\"}}\ninbound: {{address: \"{inbound}\"}}\n{extra}"
+            "admin: {{address: \"{admin}\"{of_admin}}}\noutbound: {{address: \"{outbound}\"}}\ninbound: {{address: \"{inbound}\"}}\n{extra}"
         );
         let config = self.write(&format!("{name}.yaml"), &text);
         let process = self.pillion(name, "proxy", &config);

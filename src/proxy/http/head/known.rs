@@ -36,6 +36,7 @@ pub enum Known {
     XMeshShed,
     XMeshAdmit,
     XMeshUndelivered,
+    XMeshExplain,
     XRequestId,
     IdempotencyKey,
     Traceparent,
@@ -168,6 +169,7 @@ impl Known {
                     (b"content-length", Known::ContentLength),
                     (b"http2-settings", Known::Http2Settings),
                     (b"x-mesh-attempt", Known::XMeshAttempt),
+                    (b"x-mesh-explain", Known::XMeshExplain),
                 ],
             ),
             15 => pick(
@@ -264,6 +266,7 @@ impl Known {
                 | Known::XMeshShed
                 | Known::XMeshAdmit
                 | Known::XMeshUndelivered
+                | Known::XMeshExplain
         )
     }
 
