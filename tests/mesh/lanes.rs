@@ -290,16 +290,18 @@ const SHORT_CLIENTS: usize = 8;
 const SHORT_REQUESTS: usize = 8;
 const BULK_CLIENTS: usize = 40;
 
-/// One tenant keeps forty requests of 400 ms going; eight others ask for 20 ms of work at a time, one after the other.
+/// One tenant keeps forty requests of 300 to 500 ms going, of different lengths so that slots do not all come free at once; eight
+/// others ask for 20 ms of work at a time, one after the other.
 async fn overload(shop: &Shop) -> Seen {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut bulk = JoinSet::new();
-    for _ in 0..BULK_CLIENTS {
+    for number in 0..BULK_CLIENTS {
+        let work = format!("/work/{}", 300 + 5 * number);
         let (mut client, stopping) = (shop.client(), stopping.clone());
         bulk.spawn(async move {
             let mut done = 0;
             while !stopping.load(Ordering::Relaxed) {
-                let answer = client.get_with("/work/400", &[("x-tenant", "bulk")]).await;
+                let answer = client.get_with(&work, &[("x-tenant", "bulk")]).await;
                 done += usize::from(answer.expect("an answer").status == 200);
             }
             done
