@@ -1,8 +1,10 @@
 //! `pillion check`: every problem of configuration files, before anything runs on them.
 
+mod diff;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -13,13 +15,24 @@ use crate::model::Status;
 /// Checks files and folders: mesh documents together, as one mesh, and each sidecar.yaml or registry.yaml by itself.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pillion check sidecar.yaml mesh/\n  pillion check --status mesh/\n\n\
-    Exits 0 when nothing stands against applying the files (warnings do not), else 1."
+    after_help = "Examples:\n  pillion check sidecar.yaml mesh/\n  pillion check --status mesh/\n  \
+    pillion check --diff mesh/ changed/ --requests access.log\n\n\
+    Exits 0 when nothing stands against applying the files (warnings do not), else 1. With --diff, 0 when every request fares\n\
+    as before, else 1."
 )]
 pub struct Arguments {
     /// Files, or folders of *.yaml and *.yml
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "diff", value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Two files or folders: which recorded requests would fare otherwise with the second
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], requires = "requests", conflicts_with = "files")]
+    diff: Vec<PathBuf>,
+    /// With --diff: lines of an access log, as JSON
+    #[arg(long, value_name = "FILE", requires = "diff")]
+    requests: Option<PathBuf>,
+    /// With --diff: the namespace of the applications whose requests a sidecar's log has
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    from: String,
     /// How to print what is found
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -35,6 +48,9 @@ enum Output {
 }
 
 pub fn run(arguments: &Arguments) -> ExitCode {
+    if let ([old, new], Some(requests)) = (&arguments.diff[..], &arguments.requests) {
+        return run_diff(old, new, requests, &arguments.from);
+    }
     let report = Report::of(&arguments.files);
     // A reader that went away, such as `head`, is no failure of the check.
     let _ = match arguments.output {
@@ -45,6 +61,23 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+fn run_diff(old: &Path, new: &Path, requests: &Path, namespace: &str) -> ExitCode {
+    match diff::compare(old, new, requests, namespace) {
+        Ok(differences) => {
+            // A reader that went away, such as `head`, is no failure of the check.
+            let _ = differences.print(&mut io::stdout().lock());
+            match differences.any() {
+                true => ExitCode::FAILURE,
+                false => ExitCode::SUCCESS,
+            }
+        }
+        Err(error) => {
+            eprintln!("pillion check: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
