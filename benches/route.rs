@@ -46,6 +46,7 @@ fn rule(conditions: RouteMatch) -> Rule {
         timeouts: Timeouts::default(),
         retry: None,
         hedge: None,
+        session: None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::explain::{self, Asked, Explained};
 use crate::lane::Reason;
 use crate::model::{
     BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, HostPattern, Lane,
-    LaneLimit, PathMatch, PathNormalization, Route, Service, Snapshot, ValueMatch,
+    LaneLimit, PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
@@ -217,6 +217,14 @@ fn route_view(route: &Route) -> Value {
                 "backend_request_ms": rule.timeouts.backend_request.map(|limit| limit.as_millis() as u64),
             },
             "retry": rule.retry.as_ref().map(|retry| json!({"attempts": retry.attempts_max, "codes": retry.codes})),
+            "session": rule.session.as_ref().map(|session| json!({
+                "type": match session.carrier {
+                    SessionCarrier::Cookie { .. } => "Cookie",
+                    SessionCarrier::Header => "Header",
+                },
+                "name": session.name.as_deref(),
+                "absolute_timeout_ms": session.absolute_timeout.map(|limit| limit.as_millis() as u64),
+            })),
             "hedge": rule.hedge.map(|hedge| json!({
                 "after_ms": match hedge.after {
                     HedgeAfter::P95 => json!("p95"),

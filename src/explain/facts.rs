@@ -87,6 +87,9 @@ pub struct Rule {
     pub retry: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<String>,
+    /// What clients are kept at their endpoint by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// A filter, and what it does to this request.

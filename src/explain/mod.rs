@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use crate::model::{
     self, BackendTarget, Bind, ClusterKey, HeaderMatch, HedgeAfter, HostPattern, Name, PathMatch,
-    PathNormalization, QueryMatch, RouteMatch, Service, Snapshot, ValueMatch,
+    PathNormalization, QueryMatch, RouteMatch, Service, SessionCarrier, Snapshot, ValueMatch,
 };
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Arrival;
 use crate::proxy::http::head::{RequestHead, Scheme};
 use crate::proxy::route::{
-    CompiledRule, Considered, Fate, Found, HeadView, Listeners, MeshRoutes, Mismatch, Table,
-    normalize, without_port,
+    CompiledRule, Considered, Fate, Found, HeadView, Listeners, MeshRoutes, Mismatch, Persistence,
+    Table, normalize, without_port,
 };
 use crate::telemetry::metrics::Requests;
 
@@ -343,6 +343,7 @@ impl Explainer<'_> {
                 .map(|limit| limit.as_millis() as u64),
             retry: rule.retry.as_ref().map(retry),
             hedge: rule.hedge.as_ref().map(hedge),
+            session: found.persistence.as_deref().map(session),
         });
         told
     }
@@ -523,6 +524,17 @@ fn retry(retry: &model::Retry) -> String {
     format!(
         "{} retr{plural}, after {:?} and longer, where no connection is made{codes}",
         retry.attempts_max, retry.backoff
+    )
+}
+
+fn session(persistence: &Persistence) -> String {
+    let kind = match persistence.model.carrier {
+        SessionCarrier::Cookie { .. } => "cookie",
+        SessionCarrier::Header => "header",
+    };
+    format!(
+        "{kind} {} keeps a client at its endpoint, before the shares below",
+        persistence.name
     )
 }
 

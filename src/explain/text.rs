@@ -110,6 +110,9 @@ impl Display for Rule {
         if let Some(hedge) = &self.hedge {
             writeln!(f, "  hedge    {hedge}")?;
         }
+        if let Some(session) = &self.session {
+            writeln!(f, "  session  {session}")?;
+        }
         Ok(())
     }
 }

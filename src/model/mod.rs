@@ -34,7 +34,8 @@ pub use path::{PathAction, PathNormalization};
 pub use pem::Pem;
 pub use route::{
     Backend, BackendTarget, HeaderMatch, Hedge, HedgeAfter, Mirror, PathMatch, QueryMatch, Retry,
-    Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts, ValueMatch,
+    Route, RouteKind, RouteMatch, Rule, ServiceParent, SessionCarrier, SessionPersistence,
+    Timeouts, ValueMatch,
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, IssuedCookie, LeastRequest,

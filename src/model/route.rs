@@ -69,6 +69,30 @@ pub struct Rule {
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
     pub hedge: Option<Hedge>,
+    /// Whether requests of one client stay with one endpoint.
+    pub session: Option<SessionPersistence>,
+}
+
+/// Requests of one client stay with the endpoint that answered its first, whatever the weights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionPersistence {
+    pub carrier: SessionCarrier,
+    /// Of the cookie or header; None is one of the rule's own.
+    pub name: Option<Arc<str>>,
+    /// How long a session lasts; None has no end.
+    pub absolute_timeout: Option<Duration>,
+}
+
+/// What a client says its session in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionCarrier {
+    Cookie {
+        /// It outlives the browser, for as long as the session lasts.
+        permanent: bool,
+        path: Arc<str>,
+    },
+    /// Answers have it, and whoever wants to stay says it again.
+    Header,
 }
 
 /// All of these must hold.

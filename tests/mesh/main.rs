@@ -19,6 +19,7 @@ mod hedging;
 mod lanes;
 mod load;
 mod mirror;
+mod persistence;
 mod redirect;
 mod registry;
 mod reload;

@@ -485,6 +485,7 @@ impl ListenerCompiler<'_, '_> {
             timeouts: Timeouts::default(),
             retry: None,
             hedge: None,
+            session: None,
         };
         Route {
             kind: RouteKind::Tcp,

@@ -195,6 +195,7 @@ impl Draft<'_> {
                 timeouts: rule.timeouts,
                 retry: rule.retry.clone(),
                 hedge: rule.hedge,
+                session: rule.session.clone(),
             }
         });
         Route {

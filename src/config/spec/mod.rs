@@ -22,6 +22,7 @@ mod route;
 mod route_match;
 mod selector;
 mod service;
+mod session;
 
 pub use backend_tls::{AuthorityRef, BackendTlsPolicySpec, TargetRef};
 pub use document::{Document, Form, Head, Identity, Labels, Spec};

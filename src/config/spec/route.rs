@@ -3,12 +3,14 @@ use std::sync::Arc;
 use super::filter::{Filters, MirrorSpec, Place, filters};
 use super::grpc_match::grpc_match;
 use super::route_match::{everything, route_match};
+use super::session::session_persistence;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
 use crate::model::{
-    Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteKind, RouteMatch, Timeouts,
+    Filter, Hedge, HedgeAfter, HostPattern, Retry, RouteKind, RouteMatch, SessionPersistence,
+    Timeouts,
 };
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct RuleSpec {
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
     pub hedge: Option<Hedge>,
+    pub session: Option<SessionPersistence>,
 }
 
 /// A reference to a service or subset.
@@ -103,6 +106,7 @@ impl RuleSpec {
             timeouts: Timeouts::default(),
             retry: None,
             hedge: None,
+            session: None,
         }
     }
 }
@@ -173,7 +177,6 @@ fn rule(
     kind: RouteKind,
     one_match: fn(&mut Fields<'_, '_>) -> Option<RouteMatch>,
 ) -> Option<RuleSpec> {
-    fields.not_built(&[("sessionPersistence", "")]);
     let name = fields.optional("name", |c| c.name());
     let mut matches = fields.list("matches", |cursor| cursor.fields(one_match));
     if matches.is_empty() {
@@ -191,6 +194,9 @@ fn rule(
         cursor.fields(|fields| retry(fields, &matches))
     });
     let hedge = fields.optional("hedge", |cursor| cursor.fields(hedge));
+    let session = fields.optional("sessionPersistence", |cursor| {
+        cursor.fields(|fields| session_persistence(fields, &matches))
+    });
     Some(RuleSpec {
         name,
         matches,
@@ -200,6 +206,7 @@ fn rule(
         timeouts: timeouts.unwrap_or_default(),
         retry,
         hedge,
+        session,
     })
 }
 

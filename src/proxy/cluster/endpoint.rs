@@ -19,6 +19,7 @@ use super::plan::Standing;
 use super::reported::Reported;
 use super::time::nanos;
 use crate::base::ewma::PeakEwma;
+use crate::base::hash::xxh64;
 use crate::lane::Word;
 use crate::load::orca;
 use crate::model::{self, Class, EndpointState};
@@ -38,11 +39,16 @@ impl EndpointId {
 /// How fast the latency average forgets: to 1/e in 10 s.
 pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
 
+/// No other hash of an address is the same.
+const TAG_SEED: u64 = 0x7461_6773;
+
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: EndpointId,
     /// Where to connect; of a named endpoint, one of the addresses its name stands for.
     pub address: SocketAddr,
+    /// Follows from the address; the same in every proxy.
+    pub tag: u64,
     /// As configured or registered; `model.address` may be the name that `address` was resolved from.
     pub model: model::Endpoint,
     /// What its health checks say; None where it is not checked.
@@ -58,6 +64,7 @@ impl Endpoint {
         Self {
             id: EndpointId::next(),
             address: member.address,
+            tag: xxh64(member.address.to_string().as_bytes(), TAG_SEED),
             model: member.endpoint,
             health: member.health,
             load: Arc::default(),
@@ -71,6 +78,7 @@ impl Endpoint {
         Self {
             id: self.id,
             address: self.address,
+            tag: self.tag,
             model: member.endpoint,
             health: member.health,
             load: self.load.clone(),
@@ -156,6 +164,11 @@ impl Endpoint {
     }
 
     /// What it may be used for.
+    /// It may get requests of whoever belongs to it.
+    pub fn is_healthy(&self) -> bool {
+        self.standing() == Standing::Healthy
+    }
+
     pub(super) fn standing(&self) -> Standing {
         if self.model.weight == 0 || self.model.state == EndpointState::Draining {
             return Standing::Out;

@@ -371,6 +371,20 @@ impl Cluster {
         }
     }
 
+    /// This endpoint for one attempt, whatever the policy; None where it is gone, not healthy, or at its limit.
+    #[cold]
+    pub fn lease_of(
+        &self,
+        endpoint: EndpointId,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Lease> {
+        let set = self.set.load();
+        let found = set.endpoints.iter().find(|one| one.id == endpoint)?;
+        let lease = || self.try_lease((found, false), nanos(now), rng).ok();
+        found.is_healthy().then(lease).flatten()
+    }
+
     /// Whether some endpoint's lane has said lately that it does not let everybody in.
     pub fn sheds(&self, now: Instant) -> bool {
         let word = &self.shared.sheds;

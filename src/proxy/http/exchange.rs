@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::explained::{self, Explanation};
 use super::head::{Fields, RequestHead};
 use super::mirror::Copies;
+use super::persistence::Kept;
 use crate::proxy::cluster::EndpointId;
 use crate::proxy::filter::Grant;
 use crate::telemetry::flags::{Flag, Flags};
@@ -31,6 +32,8 @@ pub struct Exchange {
     pub service: Option<Arc<str>>,
     pub endpoint: Option<std::net::SocketAddr>,
     pub series: Option<Arc<RequestSeries>>,
+    /// Where requests of one client stay with one endpoint.
+    pub kept: Option<Box<Kept>>,
     /// Of a request that is to be explained to whoever has sent it.
     pub explanation: Option<Box<Explanation>>,
     /// What every answer is to tell the browser.
@@ -66,6 +69,7 @@ impl Exchange {
             service: None,
             endpoint: None,
             series: None,
+            kept: None,
             explanation: None,
             grant: None,
             delay: None,

@@ -16,12 +16,12 @@ use super::body::{Copy, CopyError, Cut, Size};
 use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
-use super::explained;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::replay::Replay;
 use super::tries::{self, Answered};
 use super::{
-    admission, admitted, hash_key, headers, load_report, mirror, pause, plan, respond, tunnel,
+    admission, admitted, explained, hash_key, headers, load_report, mirror, pause, persistence,
+    plan, respond, tunnel,
 };
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
@@ -287,6 +287,10 @@ async fn walk<D: Downstream>(
     if let Some(hashing) = &plan.destination.hashing {
         let fields = &mut scratch.response.fields;
         hash_key::issue(hashing, session, &scratch.request, exchange.start, fields);
+    }
+    if let Some(kept) = &exchange.kept {
+        let (endpoint, fields) = (answered.lease.endpoint(), &mut scratch.response.fields);
+        persistence::tell(kept, session, &plan.destination, endpoint, fields);
     }
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;

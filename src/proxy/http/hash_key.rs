@@ -55,7 +55,7 @@ fn new_value(session: &Session, start: Instant) -> String {
     format!("{:016x}", xxh64(&session.peer_text, arrival))
 }
 
-fn set_cookie(name: &str, value: &str, cookie: &IssuedCookie, tls: bool) -> String {
+pub fn set_cookie(name: &str, value: &str, cookie: &IssuedCookie, tls: bool) -> String {
     let mut field = format!("{name}={value}; Path={}", cookie.path);
     if !cookie.ttl.is_zero() {
         let seconds = cookie.ttl.as_millis().div_ceil(1_000);
@@ -106,7 +106,7 @@ fn value<'a>(key: &HashKey, peer: &'a [u8], head: &'a RequestHead) -> Option<&'a
     value.filter(|value| !value.is_empty())
 }
 
-fn cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
+pub fn cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
     fields
         .get_all(Known::Cookie)
         .flat_map(|field| field.split(|byte| *byte == b';'))

@@ -16,6 +16,7 @@ pub mod hedge;
 pub mod load_report;
 pub mod mirror;
 mod pause;
+mod persistence;
 pub mod plan;
 pub mod repeats;
 pub mod replay;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
 use super::head::{Known, RequestHead, Scheme, TargetForm};
-use super::respond;
+use super::{persistence, respond};
 use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::by_address;
 use crate::proxy::cluster::{Pass, nanos};
@@ -241,7 +241,11 @@ fn by_rule<'a>(
     if rule.filters.meets() {
         meet(session, &[&rule.filters], request, exchange)?;
     }
-    let backend = match rule.pick_backend(&mut session.worker.rng.borrow_mut()) {
+    let chosen = match &rule.persistence {
+        None => rule.pick_backend(&mut session.worker.rng.borrow_mut()),
+        Some(kept) => persistence::choose(rule, kept, session, request, exchange),
+    };
+    let backend = match chosen {
         BackendChoice::Cluster(backend) => backend,
         BackendChoice::Invalid(reason) => {
             return Err(Failure::InvalidBackend {

@@ -18,6 +18,7 @@ use super::hash_key;
 use super::head::{Known, RequestHead, ResponseHead};
 use super::hedge::{self, Raced};
 use super::pause;
+use super::persistence;
 use super::repeats::{self, retry_after};
 use super::replay::Replay;
 use super::undelivered::{self, Undelivered};
@@ -368,6 +369,11 @@ fn pick(
     let key =
         hashing.and_then(|hashing| hash_key::of_request(hashing, session, head, exchange.start));
     let mut rng = session.worker.rng.borrow_mut();
+    if let Some(kept) = &exchange.kept
+        && let Some(lease) = persistence::lease(kept, cluster, &exchange.tried, now, &mut rng)
+    {
+        return Ok(lease);
+    }
     let picked = match cluster.sheds(now) {
         false => cluster.pick_by_key(key, &exchange.tried, now, &mut rng),
         true => {

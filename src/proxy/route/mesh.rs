@@ -153,6 +153,7 @@ mod tests {
             timeouts: Timeouts::default(),
             retry: None,
             hedge: None,
+            session: None,
         };
         let parent = |port: &Option<u16>| ServiceParent {
             service: Name::new("shop", "cart"),

@@ -27,7 +27,7 @@ pub use listeners::{ListenerRoutes, Listeners};
 pub use matcher::Mismatch;
 pub use mesh::MeshRoutes;
 pub use normalize::{PathRefused, normalize};
-pub use rule::{Backend, BackendChoice, CompiledRule, Mirror};
+pub use rule::{Backend, BackendChoice, CompiledRule, Mirror, Persistence};
 pub use table::{Found, Table};
 pub use view::{HeadView, NameView, without_port};
 

@@ -214,6 +214,7 @@ fn rule(matches: Vec<RouteMatch>) -> Rule {
         timeouts: Timeouts::default(),
         retry: None,
         hedge: None,
+        session: None,
     }
 }
 

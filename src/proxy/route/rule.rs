@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::split::Split;
+use crate::base::hash::xxh64;
 use crate::base::rng::Chance;
 use crate::model;
 use crate::proxy::filter::Chain;
@@ -20,6 +21,8 @@ pub struct CompiledRule<T> {
     pub filters: Chain,
     /// Counts the answers that no backend has a part in.
     pub requests: Arc<RequestSeries>,
+    /// Whether requests of one client stay with one endpoint.
+    pub persistence: Option<Arc<Persistence>>,
     /// Who else gets requests.
     pub mirrors: Box<[Mirror<T>]>,
     backends: Vec<Slot<T>>,
@@ -35,6 +38,24 @@ pub struct Backend<T> {
     /// Boxed, because it is large and few rules have one.
     pub hedging: Option<Box<Hedging>>,
     pub requests: Arc<RequestSeries>,
+}
+
+/// How requests of one client stay with one endpoint, and under which name.
+#[derive(Debug)]
+pub struct Persistence {
+    pub name: Arc<str>,
+    pub model: model::SessionPersistence,
+}
+
+impl Persistence {
+    /// A rule's own name is made of what it is called.
+    fn new(model: &model::SessionPersistence, label: &str) -> Arc<Self> {
+        let own = || format!("mesh-session-{:08x}", xxh64(label.as_bytes(), 0) as u32).into();
+        Arc::new(Self {
+            name: model.name.clone().unwrap_or_else(own),
+            model: model.clone(),
+        })
+    }
 }
 
 /// Another service that gets copies of requests.
@@ -98,6 +119,10 @@ impl<T> CompiledRule<T> {
             index,
             filters: Chain::compile(&rule.filters, &rule.matches),
             requests: requests.series(&label, ""),
+            persistence: rule
+                .session
+                .as_ref()
+                .map(|session| Persistence::new(session, &label)),
             mirrors,
             backends: rule.backends.iter().map(slot).collect(),
             split: Split::new(rule.backends.iter().map(|backend| backend.weight)),

@@ -1,0 +1,194 @@
+//! Session persistence (GEP-1619): requests of one client stay with the endpoint that answered its first, whatever the weights of the
+//! rule's backends.
+//!
+//! A session is a number that follows from the cluster and the endpoint's address, so every proxy of the mesh understands it and none
+//! has to remember it. It is a hash: clients do not read addresses in it, though whoever knows the network may guess one. Whoever makes
+//! one up gets to an endpoint that anybody gets to. Where sessions end by the clock, the time of the first answer stands beside it.
+//!
+//! Whoever's endpoint is gone, or not healthy, gets another and a new session.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use super::hash_key::{cookie, set_cookie};
+use super::head::{Fields, Known, RequestHead};
+use crate::base::hash::xxh64;
+use crate::model::{IssuedCookie, SessionCarrier};
+use crate::proxy::cluster::{Cluster, Endpoint, EndpointId, Lease};
+use crate::proxy::destination::Destination;
+use crate::proxy::route::{BackendChoice, CompiledRule, Persistence};
+use crate::proxy::session::Session;
+
+/// Clocks of proxies may differ by so much.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// The session of one request.
+pub struct Kept {
+    persistence: Arc<Persistence>,
+    /// The endpoint that the client belongs to.
+    endpoint: Option<EndpointId>,
+    /// When its session began, in seconds since 1970.
+    began: u64,
+}
+
+/// The backend of the client's session, else one by the weights.
+#[cold]
+pub fn choose<'a>(
+    rule: &'a CompiledRule<Arc<Destination>>,
+    persistence: &Arc<Persistence>,
+    session: &Session,
+    request: &RequestHead,
+    exchange: &mut Exchange,
+) -> BackendChoice<'a, Arc<Destination>> {
+    let now = unix_time();
+    let said = said(persistence, request).and_then(|said| parse(said, persistence, now));
+    let found = said.and_then(|(number, began)| {
+        rule.backends().find_map(|backend| {
+            let endpoints = backend.target.cluster.endpoints();
+            let of_session = |endpoint: &&Arc<Endpoint>| {
+                endpoint.is_healthy() && number_of(&backend.target, endpoint) == number
+            };
+            let endpoint = endpoints.endpoints.iter().find(of_session)?;
+            Some((backend, endpoint.id, began))
+        })
+    });
+    exchange.kept = Some(Box::new(Kept {
+        persistence: Arc::clone(persistence),
+        endpoint: found.as_ref().map(|(_, endpoint, _)| *endpoint),
+        began: found.as_ref().map_or(now, |(_, _, began)| *began),
+    }));
+    match found {
+        Some((backend, ..)) => BackendChoice::Cluster(backend),
+        None => rule.pick_backend(&mut session.worker.rng.borrow_mut()),
+    }
+}
+
+/// The endpoint of the client's session, if this request has not tried it yet.
+#[cold]
+pub fn lease(
+    kept: &Kept,
+    cluster: &Cluster,
+    tried: &[EndpointId],
+    now: Instant,
+    rng: &mut fastrand::Rng,
+) -> Option<Lease> {
+    let endpoint = kept.endpoint.filter(|endpoint| !tried.contains(endpoint))?;
+    cluster.lease_of(endpoint, now, rng)
+}
+
+/// Tells the client which session it has now, where that is news.
+#[cold]
+pub fn tell(
+    kept: &Kept,
+    session: &Session,
+    destination: &Destination,
+    endpoint: &Endpoint,
+    fields: &mut Fields,
+) {
+    let persistence = &kept.persistence;
+    let goes_on = kept.endpoint == Some(endpoint.id);
+    let began = if goes_on { kept.began } else { unix_time() };
+    let number = number_of(destination, endpoint);
+    let value = match persistence.model.absolute_timeout {
+        None => format!("{number:016x}"),
+        Some(_) => format!("{number:016x}-{began:x}"),
+    };
+    match &persistence.model.carrier {
+        SessionCarrier::Header => fields.set(persistence.name.as_bytes(), value.as_bytes()),
+        SessionCarrier::Cookie { .. } if goes_on => {}
+        SessionCarrier::Cookie { permanent, path } => {
+            let ttl = persistence.model.absolute_timeout.filter(|_| *permanent);
+            let cookie = IssuedCookie {
+                ttl: ttl.unwrap_or_default(),
+                path: Arc::clone(path),
+            };
+            let field = set_cookie(&persistence.name, &value, &cookie, session.tls);
+            fields.push_known(Known::SetCookie, b"Set-Cookie", field.as_bytes());
+        }
+    }
+}
+
+fn number_of(destination: &Destination, endpoint: &Endpoint) -> u64 {
+    let key = &destination.cluster.key;
+    let port = u64::from(key.port.unwrap_or(0));
+    xxh64(destination.label.as_bytes(), port) ^ endpoint.tag
+}
+
+fn said<'r>(persistence: &Persistence, request: &'r RequestHead) -> Option<&'r [u8]> {
+    let name = persistence.name.as_bytes();
+    match persistence.model.carrier {
+        SessionCarrier::Header => request.fields.find(name),
+        SessionCarrier::Cookie { .. } => cookie(&request.fields, name),
+    }
+}
+
+/// The number, and when the session began; None for what is none of ours, or is over.
+fn parse(said: &[u8], persistence: &Persistence, now: u64) -> Option<(u64, u64)> {
+    let said = std::str::from_utf8(said).ok()?;
+    let hex = |text: &str, length: std::ops::RangeInclusive<usize>| {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let fits = is_hex && length.contains(&text.len());
+        fits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+    };
+    let Some(limit) = persistence.model.absolute_timeout else {
+        return Some((hex(said, 16..=16)?, now));
+    };
+    let (number, began) = said.split_once('-')?;
+    let (number, began) = (hex(number, 16..=16)?, hex(began, 1..=12)?);
+    let is_over = now.saturating_sub(began) >= limit.as_secs().max(1);
+    let is_of_future = began > now + CLOCK_SKEW.as_secs();
+    (!is_over && !is_of_future).then_some((number, began))
+}
+
+fn unix_time() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionPersistence;
+
+    fn persistence(absolute_timeout: Option<Duration>) -> Persistence {
+        Persistence {
+            name: "session".into(),
+            model: SessionPersistence {
+                carrier: SessionCarrier::Header,
+                name: None,
+                absolute_timeout,
+            },
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_strictly() {
+        let endless = persistence(None);
+        assert_eq!(parse(b"00000000000000ff", &endless, 9), Some((255, 9)));
+        for wrong in [
+            &b""[..],
+            b"ff",
+            b"+0000000000000ff",
+            b"00000000000000ff-1",
+            b"00000000000000fg",
+            b"\xff",
+        ] {
+            assert_eq!(parse(wrong, &endless, 9), None);
+        }
+    }
+
+    #[test]
+    fn a_session_ends_by_the_clock() {
+        let hour = persistence(Some(Duration::from_secs(3600)));
+        let now = 1_000_000;
+        let at = |began: u64| parse(format!("00000000000000ff-{began:x}").as_bytes(), &hour, now);
+        assert_eq!(at(now - 3599), Some((255, now - 3599)));
+        assert_eq!(at(now - 3600), None);
+        assert_eq!(at(now + 60), Some((255, now + 60)));
+        assert_eq!(at(now + 61), None);
+        assert_eq!(parse(b"00000000000000ff", &hour, now), None);
+    }
+}
