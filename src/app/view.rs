@@ -302,6 +302,9 @@ fn service_view(service: &Service) -> Value {
             "breaker": service.circuit.breaker.as_ref().map(breaker_view),
         },
         "lane": service.lane.as_ref().map(lane_view),
+        "gray": service.gray.as_ref().map(|gray| json!({
+            "header": gray.header.as_deref(), "baggage": gray.baggage.as_deref(), "label": &*gray.label,
+        })),
         "outbound_lane": service.outbound_lane.as_ref().map(lane_view),
         "tls": service.tls.as_ref().map(|tls| json!({
             "sni": tls.sni.as_deref(), "ca": tls.ca.as_ref().map(|ca| ca.to_string()),

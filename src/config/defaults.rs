@@ -123,3 +123,6 @@ pub const REGISTRY_DATA: &str = "pillion-data";
 pub const HISTORY: u32 = 100;
 pub const CRITICAL_AFTER: Duration = Duration::from_secs(15);
 pub const REMOVE_AFTER: Duration = Duration::from_secs(30);
+
+/// The label of an instance that says its traffic lane.
+pub const GRAY_LABEL: &str = "lane";

@@ -7,6 +7,7 @@
 mod cors;
 mod endpoint;
 mod filter;
+mod gray;
 mod health;
 mod lane;
 mod listener;
@@ -26,6 +27,7 @@ pub use filter::{
     DirectResponse, Fault, FaultInjection, Filter, HeaderModifier, PathModifier, RateLimit,
     RateLimitKey, RedirectScheme, RequestRedirect, UrlRewrite, What,
 };
+pub use gray::Gray;
 pub use health::{HealthCheck, HealthProbe};
 pub use lane::{Class, Discipline, Floors, Lane, LaneLimit};
 pub use listener::{Bind, Certificate, HostPattern, Listener, ListenerTls, OnHalfClose, TlsMode};

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, HealthCheck, Lane, Name, PathNormalization, Pem};
+use super::{Endpoint, Gray, HealthCheck, Lane, Name, PathNormalization, Pem};
 
 /// A `Service`: its ports, its endpoints, and how traffic to it is treated.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Service {
     pub lane: Option<Lane>,
     /// In front of the service, at each of its callers and at gateways; None sends everything at once.
     pub outbound_lane: Option<Lane>,
+    /// How requests and instances name traffic lanes; None has none.
+    pub gray: Option<Arc<Gray>>,
     /// Who gets its requests while none of its endpoints is healthy.
     pub failover: Option<ClusterKey>,
     /// For requests whose host names it, at the client's sidecar, and for those to its application, at its own.
@@ -45,6 +47,7 @@ impl Service {
             circuit: Circuit::default(),
             lane: None,
             outbound_lane: None,
+            gray: None,
             failover: None,
             path: PathNormalization::default(),
             tls: None,

@@ -578,6 +578,7 @@ impl DataPlane {
         let hashing = service
             .as_ref()
             .and_then(|service| service.balance.hashing());
+        let gray = service.as_ref().and_then(|service| service.gray.clone());
         let tls = service.and_then(|service| service.tls_of(key.port).cloned());
         let security = tls.map_or(Security::Plain, |settings| {
             self.security(settings, protocol)
@@ -593,6 +594,7 @@ impl DataPlane {
             security,
             connect_timeout: self.settings.connect_timeout,
             hashing,
+            gray,
             lane,
             series: self.metrics.services().series(&label),
             label: label.into(),

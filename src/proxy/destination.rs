@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 
 use crate::identity::{ALPN_HTTP, ALPN_HTTP1, ClientTls, server_name};
-use crate::model::{Hashing, Protocol, UpstreamTls};
+use crate::model::{Gray, Hashing, Protocol, UpstreamTls};
 use crate::proxy::cluster::{Cluster, Endpoint, Pass};
 use crate::proxy::failure::Failure;
 use crate::proxy::lane::Lane;
@@ -28,6 +28,8 @@ pub struct Destination {
     pub failover: Option<Arc<Destination>>,
     /// What of a request says where it goes; None where the policy does not hash.
     pub hashing: Option<Arc<Hashing>>,
+    /// How requests name a traffic lane of the service; None has no lanes.
+    pub gray: Option<Arc<Gray>>,
     /// In front of the service, at this proxy; None sends everything at once.
     pub lane: Option<Lane>,
     /// Counts what happens towards its endpoints.

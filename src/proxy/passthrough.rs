@@ -116,6 +116,7 @@ pub fn single(
     Destination {
         failover: None,
         hashing: None,
+        gray: None,
         cluster: one_endpoint(Name::new("", name), address),
         label: name.into(),
         protocol,

@@ -11,6 +11,7 @@ mod failover;
 mod faults;
 mod gateway_api;
 mod goaway;
+mod gray;
 mod handover;
 mod harness;
 mod hashing;

@@ -10,6 +10,7 @@ mod filter;
 mod gateway;
 mod gateway_class;
 mod grant;
+mod gray;
 mod grpc_match;
 mod hashing;
 mod health;

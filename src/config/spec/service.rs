@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{circuit, hashing, health, lane, path};
+use super::{circuit, gray, hashing, health, lane, path};
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
@@ -44,6 +44,9 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .unwrap_or_default(),
         lane: fields.optional("lane", |c| c.fields(lane::lane)),
         outbound_lane: fields.optional("outbound_lane", |c| c.fields(lane::lane)),
+        gray: fields
+            .optional("gray", |c| c.fields(gray::gray))
+            .map(Arc::new),
         failover,
         path: fields
             .optional("path", |c| c.fields(path::normalization))

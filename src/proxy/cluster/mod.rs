@@ -385,6 +385,27 @@ impl Cluster {
         found.is_healthy().then(lease).flatten()
     }
 
+    /// As [`Cluster::pick_by_key`], of a traffic lane's endpoints; None where the lane has nobody to serve, so that those without
+    /// a lane do.
+    #[cold]
+    pub fn pick_in_lane(
+        &self,
+        lane: &str,
+        key: Option<u64>,
+        avoid: &[EndpointId],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Lease> {
+        let now = nanos(now);
+        let mut view = self.view(now);
+        if self.is_outdated(&view, now) {
+            view = self.refreshed(now);
+        }
+        let of_lane = view.lane(lane).filter(|view| !view.is_out())?;
+        let picked = of_lane.pick(key, avoid, now, &self.turn, rng).ok()?;
+        self.lease(of_lane, picked, key, avoid, now, rng).ok()
+    }
+
     /// Whether some endpoint's lane has said lately that it does not let everybody in.
     pub fn sheds(&self, now: Instant) -> bool {
         let word = &self.shared.sheds;
@@ -539,12 +560,18 @@ impl Cluster {
     fn refresh(&self, now: u64) {
         // Read before the breakers, so that a change while we look makes this view outdated again.
         let generation = self.shared.generation.load(Ordering::Acquire);
-        let balance = self.shared.service.load().balance.clone();
+        let service = self.shared.service.load();
         let set = self.set.load();
         let before = self.view.load();
         let table = self.table.load();
         let zone = self.zone.as_deref();
-        let view = View::new(generation, &set, &balance, table.as_ref(), zone, now);
+        let view = |set: &EndpointSet| {
+            View::new(generation, set, &service.balance, table.as_ref(), zone, now)
+        };
+        let view = match &service.gray {
+            None => view(&set),
+            Some(gray) => View::with_lanes(&set, &gray.label, view),
+        };
         let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));
     }

@@ -2,6 +2,7 @@
 //!
 //! Immutable; the cluster makes a new one when this one is outdated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct View {
     /// Where requests go, for telling when that changes.
     course: Course,
     nobody: PickError,
+    /// Of a service with traffic lanes, who may be picked in each; who is in none is picked here.
+    lanes: Option<HashMap<Arc<str>, View>>,
 }
 
 /// Where requests go, by and large.
@@ -68,6 +71,7 @@ impl Default for View {
             panic: false,
             course: Course::default(),
             nobody: PickError::NoEndpoint,
+            lanes: None,
         }
     }
 }
@@ -115,7 +119,41 @@ impl View {
             panic: plan.panic,
             course: Course::of(&candidates, &plan, now),
             nobody: nobody(set),
+            lanes: None,
         }
+    }
+
+    /// A view of those without a lane, with one of each lane: an endpoint's is the value of this label.
+    pub(super) fn with_lanes(
+        set: &EndpointSet,
+        label: &str,
+        view: impl Fn(&EndpointSet) -> View,
+    ) -> View {
+        let mut base = EndpointSet::default();
+        let mut lanes: HashMap<Arc<str>, EndpointSet> = HashMap::new();
+        for endpoint in &set.endpoints {
+            let own = match endpoint.model.labels.get(label) {
+                None => &mut base,
+                Some(lane) => lanes.entry(Arc::clone(lane)).or_default(),
+            };
+            own.endpoints.push(endpoint.clone());
+        }
+        let lanes = lanes.into_iter().map(|(lane, set)| (lane, view(&set)));
+        let lanes: HashMap<_, _> = lanes.collect();
+        let base = view(&base);
+        View {
+            expires: lanes
+                .values()
+                .map(|view| view.expires)
+                .fold(base.expires, u64::min),
+            lanes: Some(lanes),
+            ..base
+        }
+    }
+
+    /// Who may be picked in a lane; None where it has no endpoint.
+    pub(super) fn lane(&self, lane: &str) -> Option<&View> {
+        self.lanes.as_ref()?.get(lane)
     }
 
     /// This view in the place of another: tells what has become of requests, where that is another thing than before.

@@ -20,8 +20,8 @@ use super::head::{Known, Method, RequestHead, ResponseHead, Version};
 use super::replay::Replay;
 use super::tries::{self, Answered};
 use super::{
-    admission, admitted, explained, hash_key, headers, load_report, mirror, pause, persistence,
-    plan, respond, tunnel,
+    admission, admitted, explained, gray, hash_key, headers, load_report, mirror, pause,
+    persistence, plan, respond, tunnel,
 };
 use crate::model::{OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
@@ -247,6 +247,9 @@ async fn walk<D: Downstream>(
         exchange.copies = mirror::begin(session, &plan, &scratch.request, scratch.limits);
     }
     apply(of_backend, &mut scratch.request, exchange);
+    if let Some(gray) = &plan.destination.gray {
+        gray::carry(gray, &mut scratch.request.fields);
+    }
     let fields = &scratch.request.fields;
     plan.deadline = Deadline::of(fields, plan.timeouts.request, exchange.start)?;
     if let Some(delay) = exchange.delay.take() {

@@ -14,6 +14,7 @@ use super::body::{Copy, Size};
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan, Scratch, Session};
+use super::gray;
 use super::hash_key;
 use super::head::{Known, RequestHead, ResponseHead};
 use super::hedge::{self, Raced};
@@ -371,6 +372,12 @@ fn pick(
     let mut rng = session.worker.rng.borrow_mut();
     if let Some(kept) = &exchange.kept
         && let Some(lease) = persistence::lease(kept, cluster, &exchange.tried, now, &mut rng)
+    {
+        return Ok(lease);
+    }
+    let gray = plan.destination.gray.as_ref();
+    if let Some(lane) = gray.and_then(|gray| gray::lane(gray, &head.fields))
+        && let Some(lease) = cluster.pick_in_lane(lane, key, &exchange.tried, now, &mut rng)
     {
         return Ok(lease);
     }

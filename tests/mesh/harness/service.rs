@@ -244,7 +244,8 @@ struct Relay {
 impl Relay {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let added = request.headers().iter().filter_map(|(name, value)| {
-            let added = self.passes_on && name.as_str().starts_with("x-mesh-");
+            let name_of_mesh = name.as_str().starts_with("x-mesh-") || name == "baggage";
+            let added = self.passes_on && name_of_mesh;
             added.then_some((name.as_str(), value.to_str().ok()?))
         });
         let added: Vec<_> = added.collect();
