@@ -91,6 +91,7 @@ impl Exchange {
     }
 
     /// Adds what every answer to this request is to tell.
+    #[inline]
     pub fn tell(&mut self, fields: &mut Fields) {
         if let Some(grant) = &self.grant {
             grant.tell(fields);

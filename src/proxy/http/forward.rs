@@ -291,10 +291,6 @@ async fn walk<D: Downstream>(
         let fields = &mut scratch.response.fields;
         hash_key::issue(hashing, session, &scratch.request, exchange.start, fields);
     }
-    if let Some(kept) = &exchange.kept {
-        let (endpoint, fields) = (answered.lease.endpoint(), &mut scratch.response.fields);
-        persistence::tell(kept, session, &plan.destination, endpoint, fields);
-    }
     if scratch.response.status == 101 {
         let switched = Box::pin(switch_protocols(answered, down, scratch, exchange)).await;
         return switched.map_err(|ended| lost(pass, ended, exchange));
@@ -302,6 +298,11 @@ async fn walk<D: Downstream>(
     if let Some(lane) = plan.lane {
         let now = exchange.first_byte.unwrap_or(exchange.start);
         admitted::tell(lane, &mut scratch.response.fields, now);
+    }
+    // Not before the switch of protocols: what is borrowed across that is kept in memory until the end.
+    if let Some(kept) = &exchange.kept {
+        let (endpoint, fields) = (answered.lease.endpoint(), &mut scratch.response.fields);
+        persistence::tell(kept, session, &plan.destination, endpoint, fields);
     }
     if plan.tells_load || load_report::is_in(&scratch.response.fields) {
         load_report::pass(session, &plan, &answered, &mut scratch.response);

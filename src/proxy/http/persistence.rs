@@ -5,7 +5,7 @@
 //! has to remember it. It is a hash: clients do not read addresses in it, though whoever knows the network may guess one. Whoever makes
 //! one up gets to an endpoint that anybody gets to. Where sessions end by the clock, the time of the first answer stands beside it.
 //!
-//! Whoever's endpoint is gone, or not healthy, gets another and a new session.
+//! Whoever's endpoint is gone, or not healthy, gets another and a new session. An answer that switches protocols tells no new one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

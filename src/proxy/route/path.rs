@@ -160,7 +160,7 @@ impl PrefixTrie {
         &self,
         path: &[u8],
         late: &[Candidate],
-        accepts: impl FnMut(&Candidate) -> bool,
+        mut accepts: impl FnMut(&Candidate) -> bool,
     ) -> Option<Candidate> {
         let mut on_the_way = SmallVec::<[&[Candidate]; 16]>::new();
         on_the_way.push(&self.nodes[0]);
@@ -179,8 +179,15 @@ impl PrefixTrie {
             node = *next;
             on_the_way.push(&self.nodes[node as usize]);
         }
-        let deepest_first = on_the_way.into_iter().rev().flatten();
-        deepest_first.copied().find(accepts)
+        // Loops, because that is what stays inside its caller.
+        for candidates in on_the_way.iter().rev() {
+            for candidate in *candidates {
+                if accepts(candidate) {
+                    return Some(*candidate);
+                }
+            }
+        }
+        None
     }
 }
 
