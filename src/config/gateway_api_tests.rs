@@ -437,3 +437,36 @@ fn a_policy_says_how_a_service_is_spoken_to() {
     let (first, _) = cart(&two);
     assert!(first.tls_of(None).expect("TLS").ca.is_some());
 }
+
+#[test]
+fn endpoint_slices_are_the_endpoints_of_their_service() {
+    let slice = "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-x, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+addressType: IPv4
+ports: [{name: web, port: 8080, protocol: TCP}, {name: admin, port: 9090}, {name: dns, port: 53, protocol: UDP}]
+endpoints:
+  - {addresses: [10.1.0.1], conditions: {ready: true}, zone: a, nodeName: n, targetRef: {kind: Pod, name: p}}
+  - {addresses: [10.1.0.2], conditions: {ready: false, serving: true, terminating: true}}
+  - {addresses: [10.1.0.3]}
+";
+    let ports = "ports: [{name: web, port: 80, targetPort: 8080}, {name: admin, port: 81}]";
+    let text = edge("").replace("ports: [{port: 80}]", ports) + slice;
+    assert_eq!(errors(&text), [""; 0]);
+    let snapshot = snapshot(&text);
+    let service = &snapshot.services[&crate::model::Name::new("shop", "cart")];
+    let told: Vec<_> = service
+        .endpoints
+        .iter()
+        .map(|one| (one.address.to_string(), one.port, one.zone.as_deref()))
+        .collect();
+    let expected = [
+        ("10.1.0.1:8080", 80, Some("a")),
+        ("10.1.0.3:8080", 80, None),
+        ("10.1.0.1:9090", 81, Some("a")),
+        ("10.1.0.3:9090", 81, None),
+    ];
+    let expected = expected.map(|(address, port, zone)| (address.to_owned(), Some(port), zone));
+    assert_eq!(told, expected);
+}

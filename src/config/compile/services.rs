@@ -9,15 +9,18 @@ use super::secrets::Secrets;
 use super::{Part, Placed, parts};
 use crate::config::decode::Suggester;
 use crate::config::problem::{Finding, Problem, Spot};
-use crate::config::spec::{Document, Kind, KubernetesServiceSpec, ServiceSpec, Spec};
+use crate::config::spec::{
+    Document, EndpointSliceSpec, Kind, KubernetesServiceSpec, ServiceSpec, Spec,
+};
 use crate::model::{
-    Certificate, ClusterKey, Name, Pem, Port, Service, Status, Subset, UpstreamTls,
+    Certificate, ClusterKey, Endpoint, Name, Pem, Port, Service, Status, Subset, UpstreamTls,
 };
 
 /// A service as it was compiled, and the documents it was compiled from.
 pub struct CachedService {
     ours: Option<Arc<Document>>,
     kubernetes: Option<Arc<Document>>,
+    slices: Vec<Arc<Document>>,
     secured: Vec<Secured>,
     service: Arc<Service>,
 }
@@ -39,6 +42,7 @@ pub struct Services<'s> {
 struct Documents<'p> {
     ours: Option<Part<'p, ServiceSpec>>,
     kubernetes: Option<Part<'p, KubernetesServiceSpec>>,
+    slices: Vec<Part<'p, EndpointSliceSpec>>,
     /// What policies say of its TLS.
     secured: Vec<Secured>,
 }
@@ -50,7 +54,8 @@ pub fn compile<'p, 's>(
     cache: &mut HashMap<Name, CachedService>,
     problems: &mut Vec<Problem>,
 ) -> Services<'s> {
-    let documents = by_name(chosen);
+    let mut documents = by_name(chosen);
+    slices(chosen, &mut documents, problems);
     let subsets = subsets(&documents, problems);
     let failovers = failovers(&documents);
     let names = |name: &Name| documents.get(name).map(Documents::port_names);
@@ -116,6 +121,40 @@ fn by_name<'p>(chosen: &[&'p Placed<'p>]) -> HashMap<Name, Documents<'p>> {
     documents
 }
 
+/// The label by which Kubernetes says whose endpoints a slice has.
+const OF_SERVICE: &str = "kubernetes.io/service-name";
+
+fn slices<'p>(
+    chosen: &[&'p Placed<'p>],
+    documents: &mut HashMap<Name, Documents<'p>>,
+    problems: &mut Vec<Problem>,
+) {
+    let slices = parts(chosen, Kind::EndpointSlice, |spec| match spec {
+        Spec::EndpointSlice(spec) => Some(spec),
+        _ => None,
+    });
+    for part in slices {
+        let service = part.head.labels.get(OF_SERVICE).map(|service| Name {
+            namespace: Arc::clone(&part.name().namespace),
+            name: Arc::clone(service),
+        });
+        let owner = service
+            .as_ref()
+            .and_then(|service| documents.get_mut(service));
+        if let Some(owner) = owner {
+            owner.slices.push(part);
+            continue;
+        }
+        let message = match service {
+            Some(service) => format!("there is no service {service} for these endpoints"),
+            None => format!("no label `{OF_SERVICE}` says whose endpoints these are"),
+        };
+        let hint = "they are not used";
+        let finding = Finding::warning(part.head.spot.clone(), message, hint);
+        problems.push(part.placed.page.problem(&finding));
+    }
+}
+
 /// Subsets share the namespace of services, so that a route can name either.
 fn subsets(
     documents: &HashMap<Name, Documents<'_>>,
@@ -171,7 +210,15 @@ impl CachedService {
             (None, None) => true,
             _ => false,
         };
-        self.secured == documents.secured
+        let slices = documents.slices.iter().map(|part| &part.placed.document);
+        let same_slices = self.slices.len() == documents.slices.len()
+            && self
+                .slices
+                .iter()
+                .zip(slices)
+                .all(|(one, other)| Arc::ptr_eq(one, other));
+        same_slices
+            && self.secured == documents.secured
             && same(&self.ours, documents.ours.as_ref().map(|part| part.placed))
             && same(
                 &self.kubernetes,
@@ -200,10 +247,16 @@ impl Documents<'_> {
             Some(part) => with_ports(written, &part.spec.ports),
             None => written,
         };
+        let service = with_slices(service, &self.slices);
         let service = with_tls(service, &self.secured);
         CachedService {
             ours: ours.map(|part| Arc::clone(&part.placed.document)),
             kubernetes: kubernetes.map(|part| Arc::clone(&part.placed.document)),
+            slices: self
+                .slices
+                .iter()
+                .map(|part| Arc::clone(&part.placed.document))
+                .collect(),
             secured: self.secured.clone(),
             service,
         }
@@ -213,6 +266,39 @@ impl Documents<'_> {
 fn with_ports(service: Arc<Service>, kubernetes: &[Port]) -> Arc<Service> {
     let mut service = Arc::unwrap_or_clone(service);
     merge(&mut service.ports, kubernetes);
+    Arc::new(service)
+}
+
+/// A slice's ports are the service's of the same names; a service without ports takes them all.
+fn with_slices(service: Arc<Service>, slices: &[Part<'_, EndpointSliceSpec>]) -> Arc<Service> {
+    if slices.is_empty() {
+        return service;
+    }
+    let mut service = Arc::unwrap_or_clone(service);
+    let Service {
+        ports, endpoints, ..
+    } = &mut service;
+    for slice in slices {
+        for port in &slice.spec.ports {
+            let named = ports.iter().filter(|own| own.name == port.name);
+            let mut served: Vec<Option<u16>> = named.map(|own| Some(own.port)).collect();
+            if ports.is_empty() {
+                served.push(None);
+            }
+            for (host, served) in slice
+                .spec
+                .hosts
+                .iter()
+                .flat_map(|host| served.iter().map(move |served| (host, *served)))
+            {
+                endpoints.push(Endpoint {
+                    port: served,
+                    zone: host.zone.clone(),
+                    ..Endpoint::new(host.at(port.port))
+                });
+            }
+        }
+    }
     Arc::new(service)
 }
 

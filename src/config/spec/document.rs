@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::kind::{Kind, kind};
 use super::{
-    BackendTlsPolicySpec, ConfigMapSpec, GatewaySpec, GrantSpec, KubernetesServiceSpec, RouteSpec,
-    SecretSpec, ServiceSpec,
+    BackendTlsPolicySpec, ConfigMapSpec, EndpointSliceSpec, GatewaySpec, GrantSpec,
+    KubernetesServiceSpec, RouteSpec, SecretSpec, ServiceSpec,
 };
 use crate::config::decode::{Cursor, Fields, decode};
 use crate::config::problem::{Finding, Spot};
@@ -72,6 +72,7 @@ pub enum Spec {
     Secret(SecretSpec),
     Service(ServiceSpec),
     KubernetesService(KubernetesServiceSpec),
+    EndpointSlice(EndpointSliceSpec),
 }
 
 impl Document {
@@ -203,5 +204,6 @@ fn spec(kind: Kind, name: Name, fields: &mut Fields<'_, '_>) -> Option<Spec> {
         }
         Kind::Service => Spec::Service(super::service::read(fields, name)),
         Kind::KubernetesService => Spec::KubernetesService(super::kubernetes_service::read(fields)),
+        Kind::EndpointSlice => Spec::EndpointSlice(super::endpoint_slice::read(fields)),
     })
 }

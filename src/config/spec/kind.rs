@@ -18,6 +18,7 @@ pub enum Kind {
     Service,
     /// `kind: Service` with `apiVersion: v1`; it merges with ours of the same name.
     KubernetesService,
+    EndpointSlice,
 }
 
 /// The Gateway API's group, with the versions a kind was ever served in.
@@ -33,9 +34,10 @@ const GATEWAY_API_YOUNGER: [&str; 4] = [
 ];
 const OURS: [&str; 1] = ["pillion.dev/v1"];
 const CORE: [&str; 1] = ["v1"];
+const DISCOVERY: [&str; 2] = ["discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"];
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::GatewayClass,
         Kind::Gateway,
         Kind::Route(RouteKind::Http),
@@ -49,6 +51,7 @@ impl Kind {
         Kind::Secret,
         Kind::Service,
         Kind::KubernetesService,
+        Kind::EndpointSlice,
     ];
 
     /// The kind as the registry and the command line name it.
@@ -64,6 +67,7 @@ impl Kind {
             Kind::Secret => "Secret",
             Kind::Service => "Service",
             Kind::KubernetesService => "Service.v1",
+            Kind::EndpointSlice => "EndpointSlice",
         }
     }
 
@@ -73,17 +77,21 @@ impl Kind {
             Kind::Route(_) | Kind::ReferenceGrant | Kind::BackendTlsPolicy => &GATEWAY_API_YOUNGER,
             Kind::Service => &OURS,
             Kind::Namespace | Kind::ConfigMap | Kind::Secret | Kind::KubernetesService => &CORE,
+            Kind::EndpointSlice => &DISCOVERY,
         }
     }
 
     /// Whether its full form has its fields under `spec`; the others have them beside `metadata`.
     pub(super) fn has_spec(self) -> bool {
-        !matches!(self, Kind::Namespace | Kind::ConfigMap | Kind::Secret)
+        !matches!(
+            self,
+            Kind::Namespace | Kind::ConfigMap | Kind::Secret | Kind::EndpointSlice
+        )
     }
 
     /// Whether its labels mean something here.
     pub(super) fn has_labels(self) -> bool {
-        self == Kind::Namespace
+        matches!(self, Kind::Namespace | Kind::EndpointSlice)
     }
 }
 

@@ -6,6 +6,7 @@
 mod backend_tls;
 mod circuit;
 mod document;
+mod endpoint_slice;
 mod filter;
 mod gateway;
 mod gateway_class;
@@ -27,6 +28,7 @@ mod session;
 
 pub use backend_tls::{AuthorityRef, BackendTlsPolicySpec, TargetRef};
 pub use document::{Document, Form, Head, Identity, Labels, Spec};
+pub use endpoint_slice::EndpointSliceSpec;
 pub use gateway::{
     AllowedNamespaces, CertificateRef, GatewaySpec, ListenerProtocol, ListenerSpec, TlsSpec,
 };

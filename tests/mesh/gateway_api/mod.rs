@@ -42,14 +42,19 @@ fn created_route(kind: &str, name: &str, created: &str, spec: &str) -> String {
     )
 }
 
-/// Kubernetes' Service of the name of each backend, and where its endpoints are, which Kubernetes keeps apart.
+/// Kubernetes' Service of the name of each backend, and its endpoints.
 fn backends(services: &[&Service]) -> String {
     let one = |service: &&Service| {
         let Service { name, address, .. } = service;
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec: {{ports: [{{port: 80}}]}}\n---\n\
-             kind: Service\nname: {name}\nnamespace: shop\nendpoints: [{{address: \"{address}\"}}]\n---\n"
+             spec: {{ports: [{{port: 80, targetPort: {port}}}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             addressType: IPv4\nports: [{{port: {port}, protocol: TCP}}]\n\
+             endpoints: [{{addresses: [{ip}], conditions: {{ready: true}}}}]\n---\n",
+            port = address.port(),
+            ip = address.ip()
         )
     };
     services.iter().map(one).collect()
