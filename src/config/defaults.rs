@@ -126,3 +126,21 @@ pub const REMOVE_AFTER: Duration = Duration::from_secs(30);
 
 /// The label of an instance that says its traffic lane.
 pub const GRAY_LABEL: &str = "lane";
+
+/// Answers that are shorter gain nothing by compression.
+pub const COMPRESSED_LENGTH_MIN: u64 = 1_024;
+/// What is text in one way or another, but for streams of events.
+pub const COMPRESSED_TYPES: [&str; 12] = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/xml",
+    "text/csv",
+    "text/javascript",
+    "application/javascript",
+    "application/json",
+    "application/xml",
+    "application/wasm",
+    "application/manifest+json",
+    "image/svg+xml",
+];

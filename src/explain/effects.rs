@@ -44,6 +44,14 @@ pub fn effects(
                 }
                 Filter::RateLimit(limit) => vec![rate(limit)],
                 Filter::RequestSizeLimit(max) => vec![format!("refuses bodies over {max} bytes")],
+                Filter::Compression(compression) => {
+                    let codings = compression.codings.iter().map(|coding| coding.as_str());
+                    let codings: Vec<&str> = codings.collect();
+                    vec![format!(
+                        "answers are compressed with {}, as the client takes it",
+                        codings.join(", ")
+                    )]
+                }
             };
         told.push(Effect {
             filter: filter.kind(),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Cors;
+use super::{Compression, Cors};
 use crate::base::buckets::Buckets;
 use crate::base::rng::Chance;
 
@@ -20,6 +20,7 @@ pub enum Filter {
     RateLimit(RateLimit),
     /// The longest body of a request, in bytes.
     RequestSizeLimit(u64),
+    Compression(Compression),
 }
 
 impl Filter {
@@ -35,6 +36,7 @@ impl Filter {
             Filter::FaultInjection(_) => "FaultInjection",
             Filter::RateLimit(_) => "RateLimit",
             Filter::RequestSizeLimit(_) => "RequestSizeLimit",
+            Filter::Compression(_) => "Compression",
         }
     }
 

@@ -4,6 +4,7 @@
 //! Endpoints that discovery finds change far more often than documents, so they travel apart from the snapshot,
 //! one service at a time, as an [`EndpointUpdate`].
 
+mod compression;
 mod cors;
 mod endpoint;
 mod filter;
@@ -21,6 +22,7 @@ mod snapshot;
 mod status;
 mod virtual_address;
 
+pub use compression::{Coding, Compression};
 pub use cors::{AnyOf, Cors, OriginHost, OriginPattern};
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointUpdate};
 pub use filter::{

@@ -3,6 +3,7 @@
 mod application;
 mod canary;
 mod circuit;
+mod compression;
 mod cors;
 mod direct_response;
 mod drain;

@@ -4,6 +4,7 @@
 //! way up and on the way down. When that is asked for, how an answer is sent, and how a body's size is watched, is decided by the
 //! walk of a request, not here.
 
+mod compression;
 mod cors;
 mod direct_response;
 mod fault;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use crate::model;
 use crate::proxy::failure::Failure;
 use crate::proxy::http::head::{Fields, RequestHead, ResponseHead, Scheme};
+pub use compression::decide as decide_compression;
 use cors::Cors;
 pub use cors::Grant;
 use direct_response::DirectResponse;
@@ -36,6 +38,8 @@ pub struct Chain {
     rewrites: bool,
     /// The longest body of a request, in bytes.
     body_max: u64,
+    /// Whether and how answers are compressed.
+    compression: Option<Box<model::Compression>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,7 @@ enum Filter {
     FaultInjection(model::FaultInjection),
     RateLimit(model::RateLimit),
     RequestSizeLimit(u64),
+    Compression,
 }
 
 /// What filters ask of a request beside its head.
@@ -101,6 +106,10 @@ impl Chain {
     /// The filters of a rule with these matches, or of one of its backends.
     pub fn compile(filters: &[model::Filter], matches: &[model::RouteMatch]) -> Self {
         let compile = |filter: &model::Filter| Filter::compile(filter, matches);
+        let compression = filters.iter().find_map(|filter| match filter {
+            model::Filter::Compression(compression) => Some(Box::new(compression.clone())),
+            _ => None,
+        });
         let filters: Box<[Filter]> = filters.iter().map(compile).collect();
         let body_max = filters.iter().filter_map(|filter| match filter {
             Filter::RequestSizeLimit(max) => Some(*max),
@@ -110,6 +119,7 @@ impl Chain {
             body_max: body_max.min().unwrap_or(u64::MAX),
             meets: filters.iter().any(Filter::meets),
             rewrites: filters.iter().any(|f| matches!(f, Filter::Rewrite(_))),
+            compression,
             filters,
         }
     }
@@ -131,6 +141,11 @@ impl Chain {
     /// The longest body of a request, in bytes.
     pub fn body_max(&self) -> u64 {
         self.body_max
+    }
+
+    /// Whether and how answers are compressed.
+    pub fn compression(&self) -> Option<&model::Compression> {
+        self.compression.as_deref()
     }
 
     /// Asks each filter in the order listed, until one has a verdict. A preflight is answered before all of them, as its request
@@ -203,12 +218,16 @@ impl Filter {
             model::Filter::FaultInjection(fault) => Filter::FaultInjection(fault.clone()),
             model::Filter::RateLimit(limit) => Filter::RateLimit(limit.clone()),
             model::Filter::RequestSizeLimit(max) => Filter::RequestSizeLimit(*max),
+            model::Filter::Compression(_) => Filter::Compression,
         }
     }
 
     fn meets(&self) -> bool {
         match self {
-            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => false,
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Rewrite(_)
+            | Filter::Compression => false,
             Filter::Redirect(_)
             | Filter::Cors(_)
             | Filter::DirectResponse(_)
@@ -244,7 +263,8 @@ impl Filter {
             Filter::RequestHeaders(_)
             | Filter::ResponseHeaders(_)
             | Filter::Rewrite(_)
-            | Filter::Cors(_) => None,
+            | Filter::Cors(_)
+            | Filter::Compression => None,
         };
         met.verdict = verdict;
     }

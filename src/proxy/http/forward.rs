@@ -17,17 +17,18 @@ use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::head::{Known, Method, RequestHead, ResponseHead, Version};
+use super::pack::{Packed, Packer};
 use super::replay::Replay;
 use super::tries::{self, Answered};
 use super::{
     admission, admitted, explained, gray, hash_key, headers, load_report, mirror, pause,
     persistence, plan, respond, tunnel,
 };
-use crate::model::{OnHalfClose, Retry, Timeouts};
+use crate::model::{Compression, OnHalfClose, Retry, Timeouts};
 use crate::proxy::cluster::{Outcome, Pass};
 use crate::proxy::destination::Destination;
 use crate::proxy::failure::Failure;
-use crate::proxy::filter::{Chain, FilterAnswer};
+use crate::proxy::filter::{Chain, FilterAnswer, decide_compression};
 use crate::proxy::hedging::Hedging;
 use crate::proxy::http1::codec::Limits;
 use crate::proxy::lane::Lane;
@@ -82,6 +83,12 @@ impl Plan<'_> {
             .map(|chain| chain.body_max())
             .min()
             .unwrap_or(u64::MAX)
+    }
+
+    /// Whether and how the answer is compressed: as the backend says, else as the rule does.
+    fn compression(&self) -> Option<&Compression> {
+        let mut chains = self.filters.iter().rev().flatten();
+        chains.find_map(|chain| chain.compression())
     }
 
     /// gRPC streams and upgraded connections may be silent for as long as they like.
@@ -376,10 +383,14 @@ async fn relay<D: Downstream>(
     let latency = began.elapsed();
     let outcome = tries::outcome_of(&scratch.response, undelivered);
     lease.answered(outcome, latency, began + latency);
-    let size = if scratch.request.method == Method::Head {
+    let mut size = if scratch.request.method == Method::Head {
         Size::None
     } else {
         upstream.size(&scratch.response)
+    };
+    let mut packer = match plan.compression() {
+        None => None,
+        Some(compression) => begin_packing(compression, scratch, &mut size),
     };
     let sent = down.send_head(&scratch.response, size);
     if sent.is_err() {
@@ -400,7 +411,14 @@ async fn relay<D: Downstream>(
                 }
             }
         }
-        match response.poll(cx, &mut upstream, down) {
+        let moved = match packer.as_deref_mut() {
+            None => response.poll(cx, &mut upstream, down),
+            Some(packer) => {
+                let mut sink = Packed { packer, sink: down };
+                response.poll(cx, &mut upstream, &mut sink)
+            }
+        };
+        match moved {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(CopyError::Source(cut))) => {
                 return Poll::Ready(Err((Outcome::Reset, upstream_cut(cut, exchange))));
@@ -430,7 +448,7 @@ async fn relay<D: Downstream>(
     })
     .await;
     exchange.bytes_in = exchange.bytes_in.max(request.bytes);
-    exchange.bytes_out = response.bytes;
+    exchange.bytes_out = packer.map_or(response.bytes, |packer| packer.bytes);
     send_copies(session, exchange, &request, &replay);
     match ended {
         Ok(()) => {
@@ -451,6 +469,19 @@ async fn relay<D: Downstream>(
             Err(Ended::Cut(failure))
         }
     }
+}
+
+/// The encoder of an answer that is to be compressed; its head says so, and nobody knows its length any more.
+#[cold]
+fn begin_packing(
+    compression: &Compression,
+    scratch: &mut Scratch,
+    size: &mut Size,
+) -> Option<Box<Packer>> {
+    let (request, answer) = (&scratch.request, &mut scratch.response);
+    let coding = decide_compression(compression, request, answer, *size)?;
+    *size = Size::Unknown;
+    Some(Packer::new(coding))
 }
 
 /// Once the body has come whole. What was kept of it for a repetition is what is copied.

@@ -16,6 +16,7 @@ pub mod headers;
 pub mod hedge;
 pub mod load_report;
 pub mod mirror;
+mod pack;
 mod pause;
 mod persistence;
 pub mod plan;

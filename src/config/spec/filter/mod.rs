@@ -1,5 +1,6 @@
 //! The filters of a rule or backend: which there are, and which go together. One file for the settings of each.
 
+mod compression;
 mod cors;
 mod direct_response;
 mod fault;
@@ -27,6 +28,7 @@ enum FilterKind {
     FaultInjection,
     RateLimit,
     RequestSizeLimit,
+    Compression,
     RequestMirror,
 }
 
@@ -134,13 +136,22 @@ fn entry(fields: &mut Fields<'_, '_>, matches: &[RouteMatch]) -> Option<Entry> {
                 cursor.fields(limits::size_limit)
             })
             .map(Filter::RequestSizeLimit),
+        FilterKind::Compression => fields
+            .required("compression", |cursor| {
+                cursor.fields(compression::compression)
+            })
+            .map(Filter::Compression),
     };
     filter.map(Entry::Filter)
 }
 
 /// Calls of gRPC have no use for what answers in plain HTTP or makes another path.
 fn is_for(cursor: Cursor<'_>, filter: &Filter, kind: RouteKind) -> Option<()> {
-    let of_http = filter.answers() || matches!(filter, Filter::UrlRewrite(_) | Filter::Cors(_));
+    let of_http = filter.answers()
+        || matches!(
+            filter,
+            Filter::UrlRewrite(_) | Filter::Cors(_) | Filter::Compression(_)
+        );
     if kind == RouteKind::Grpc && of_http {
         let message = format!("a GRPCRoute has no {}", filter.kind());
         return cursor.error(
@@ -195,6 +206,7 @@ fn filter_kind(cursor: Cursor<'_>) -> Option<FilterKind> {
             ("FaultInjection", FilterKind::FaultInjection),
             ("RateLimit", FilterKind::RateLimit),
             ("RequestSizeLimit", FilterKind::RequestSizeLimit),
+            ("Compression", FilterKind::Compression),
             ("RequestMirror", FilterKind::RequestMirror),
         ]),
     }
