@@ -133,6 +133,7 @@ fn a_listener_takes_the_kinds_it_names() {
         listener.contains("not ResolvedRefs (InvalidRouteKinds"),
         "{listener}"
     );
+    assert!(listener.ends_with(", Programmed"), "{listener}");
 }
 
 #[test]

@@ -121,8 +121,9 @@ impl Batch {
 /// What others refer to comes first.
 fn rank(kind: &str) -> u8 {
     match kind {
-        "Service" | "Service.v1" | "ReferenceGrant" => 0,
-        "Gateway" => 1,
+        "Service" | "Service.v1" | "ReferenceGrant" | "GatewayClass" | "Namespace"
+        | "ConfigMap" | "Secret" => 0,
+        "Gateway" | "BackendTLSPolicy" | "EndpointSlice" => 1,
         _ => 2,
     }
 }

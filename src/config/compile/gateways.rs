@@ -128,12 +128,10 @@ pub fn binds(
             let listener = Arc::new(compiler.listener(routes.of(id)));
             let unresolved = compiler.unresolved;
             let mut conflict = None;
-            // Without a certificate there is nothing to answer a client with.
-            let is_mute = listener
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.mode == TlsMode::Terminate && tls.certificates.is_empty());
-            for address in addresses(gateway.spec).into_iter().filter(|_| !is_mute) {
+            for address in addresses(gateway.spec)
+                .into_iter()
+                .filter(|_| !is_mute(&listener))
+            {
                 let address = SocketAddr::new(address, spec.port);
                 let socket = sockets.entry(address).or_default();
                 let listener = Arc::clone(&listener);
@@ -156,6 +154,14 @@ pub fn binds(
         .into_iter()
         .filter_map(|(address, socket)| socket.bind(address));
     (binds.map(Arc::new).collect(), statuses)
+}
+
+/// Without a certificate there is nothing to answer a client with.
+fn is_mute(listener: &Listener) -> bool {
+    listener
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.mode == TlsMode::Terminate && tls.certificates.is_empty())
 }
 
 fn listener_status(
@@ -181,10 +187,13 @@ fn listener_status(
         None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
         Some(why) => Condition::fails("ResolvedRefs", why.reason, &why.message),
     });
-    conditions.push(match conflict.or(unresolved) {
-        None => Condition::holds("Programmed", "Programmed"),
-        Some(why) => Condition::fails("Programmed", "Invalid", why.message),
-    });
+    // Of what does not resolve, only a missing certificate keeps all traffic away.
+    conditions.push(
+        match conflict.or(unresolved.filter(|_| is_mute(listener))) {
+            None => Condition::holds("Programmed", "Programmed"),
+            Some(why) => Condition::fails("Programmed", "Invalid", why.message),
+        },
+    );
     ListenerStatus {
         name: Arc::clone(&spec.name),
         kinds: spec.kinds().into_iter().map(RouteKind::as_str).collect(),
