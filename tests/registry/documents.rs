@@ -229,3 +229,39 @@ async fn concurrent_changes_lose_none() {
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=20).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn conditions_tell_what_became_of_gateways_and_routes() {
+    let harness = Harness::start().await;
+    let gateway = "kind: Gateway\nname: edge\nlisteners: [{name: web, port: 80, protocol: HTTP}]\n";
+    let text = format!(
+        "{}---\n{}---\n{gateway}",
+        service("cart"),
+        route("shop", "cart")
+    );
+    let revision = harness.apply(&text).await;
+    let told = harness.registry.conditions(None, None);
+    assert_eq!(told["revision"], revision);
+    let kinds: Vec<_> = told["documents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["kind"])
+        .collect();
+    assert_eq!(kinds, ["Gateway", "HTTPRoute"]);
+    assert_eq!(
+        told["documents"][0]["status"]["listeners"][0]["attachedRoutes"],
+        1
+    );
+    let told = harness
+        .registry
+        .conditions(Some("HTTPRoute"), Some("default"));
+    let parents = told["documents"][0]["status"]["parents"]
+        .as_array()
+        .unwrap();
+    // The gateway of its namespace, and every sidecar.
+    assert_eq!(parents.len(), 2);
+    assert_eq!(parents[0]["conditions"][0]["status"], "True");
+    let elsewhere = harness.registry.conditions(None, Some("elsewhere"));
+    assert_eq!(elsewhere["documents"].as_array().unwrap().len(), 0);
+}

@@ -9,7 +9,7 @@ mod history;
 mod problems;
 pub mod redact;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use crate::api::{Document, DocumentKey, Documents as DocumentList};
 use crate::config::Loader;
@@ -25,6 +25,14 @@ pub struct Documents {
     changing: tokio::sync::Mutex<()>,
     /// Remembers what it has read, so that a change costs about what changed.
     loader: Mutex<Loader>,
+}
+
+impl Documents {
+    /// A panic in the reader would leave it as it was: it only remembers.
+    fn loader(&self) -> MutexGuard<'_, Loader> {
+        let locked = self.loader.lock();
+        locked.unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 /// Which documents a list shows.

@@ -12,19 +12,32 @@ pub type Verdict = Result<Vec<Problem>, Vec<Problem>>;
 impl Registry {
     /// `sources` is the whole mesh. Only documents it has not read before are read.
     pub(super) fn judge(&self, sources: &[Source]) -> Verdict {
-        // A panic in the reader would leave it as it was: it only remembers.
-        let mut loader = self
-            .documents
-            .loader
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let problems = loader.problems(sources);
+        let problems = self.documents.loader().problems(sources);
         // A sidecar takes what refers to nothing, as it may have to; whoever writes it is told.
         let verdict = match problems.iter().any(config::Problem::is_error) {
             false => Ok,
             true => Err,
         };
         verdict(wire(problems.into_iter().filter(is_remark)))
+    }
+}
+
+impl Registry {
+    /// What became of every document that has a status, of this kind and namespace.
+    pub fn conditions(&self, kind: Option<&str>, namespace: Option<&str>) -> serde_json::Value {
+        let (documents, revision) = {
+            let view = self.view.state();
+            (view.documents.clone(), view.documents_revision)
+        };
+        let sources: Vec<Source> = documents.values().map(|one| source(one)).collect();
+        let (snapshot, _) = self.documents.loader().judge(&sources);
+        let fits = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
+        let shown = snapshot
+            .statuses
+            .into_iter()
+            .filter(|status| fits(kind, status.kind) && fits(namespace, &status.name.namespace));
+        let shown: Vec<_> = shown.collect();
+        serde_json::json!({"revision": revision, "documents": config::status::to_json(&shown)})
     }
 }
 

@@ -189,6 +189,13 @@ fn document_schemas() -> Value {
         "Documents": object(&["revision", "documents"], json!({
             "revision": number("Of the last change of any."), "documents": list(reference("Document")),
         })),
+        "Conditions": object(&["revision", "documents"], json!({
+            "revision": number("Of the documents they are of."),
+            "documents": list(object(&["kind", "metadata", "status"], json!({
+                "kind": text("Such as Gateway or HTTPRoute."),
+                "metadata": {"type": "object"}, "status": {"type": "object"},
+            }))),
+        })),
         "Change": object(&["action", "kind", "namespace", "name"], change),
         "Applied": object(&["revision", "changes"], json!({
             "revision": number("The new one; unchanged when nothing changed or in a dry run."),

@@ -127,6 +127,7 @@ pub async fn run(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>,
                 .delete(&call.document_key(), &changing(&call)?)
                 .await?,
         ),
+        Operation::Conditions => conditions(registry, &call),
         Operation::History => {
             answer::json(format, &registry.history(&history_query(&call)?).await?)
         }
@@ -316,6 +317,11 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     revision
         .map(Some)
         .ok_or_else(|| Refusal::invalid("the header If-Match is not a revision such as \"42\""))
+}
+
+fn conditions(registry: &Registry, call: &Call) -> Response<Body> {
+    let (kind, namespace) = (call.query.text("kind"), call.query.text("namespace"));
+    answer::json(call.format(), &registry.conditions(kind, namespace))
 }
 
 async fn documents(registry: &Registry, call: &Call) -> Result<Response<Body>, Refusal> {

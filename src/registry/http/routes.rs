@@ -27,6 +27,7 @@ pub enum Operation {
     ListDocuments,
     GetDocument,
     DeleteDocument,
+    Conditions,
     History,
     Diff,
     Rollback,
@@ -324,6 +325,15 @@ pub static ROUTES: &[Route] = &[
         Nothing,
         Json("Applied"),
         &[DRY_RUN, UNCHANGED_SINCE],
+    ),
+    route(
+        Method::GET,
+        "/v1/conditions",
+        Operation::Conditions,
+        "The status conditions of Gateways, listeners, routes and policies, as Kubernetes writes them.",
+        Nothing,
+        Json("Conditions"),
+        &[KIND, NAMESPACE],
     ),
     route(
         Method::GET,
