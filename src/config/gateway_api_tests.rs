@@ -471,3 +471,42 @@ endpoints:
     let expected = expected.map(|(address, port, zone)| (address.to_owned(), Some(port), zone));
     assert_eq!(told, expected);
 }
+
+#[test]
+fn a_list_as_kubectl_exports_it_is_its_items() {
+    let list = "apiVersion: v1
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: cart, namespace: shop}
+  spec:
+    ports:
+    - {port: 80, name: web}
+- apiVersion: gateway.networking.k8s.io/v1
+  kind: HTTPRoute
+  metadata: {name: r, namespace: shop}
+  spec:
+    parentRefs: [{kind: Service, group: '', name: cart}]
+    rules:
+    - backendRefs: [{name: card, port: 80}]
+kind: List
+metadata: {resourceVersion: ''}
+";
+    let told = errors(list);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let place = "mesh.yaml:15:28 spec.rules[0].backendRefs[0].name: there is no service";
+    assert!(told[0].starts_with(place), "{told:?}");
+    let identities = super::document_identities("list", list).expect("two documents");
+    assert_eq!(identities.len(), 2);
+    assert_eq!(identities[1].kind, "HTTPRoute");
+    assert!(
+        identities[1].text.starts_with("apiVersion: gateway"),
+        "{}",
+        identities[1].text
+    );
+    assert!(
+        identities[1].text.contains("\nspec:\n  parentRefs:"),
+        "{}",
+        identities[1].text
+    );
+}

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::compile::{Cache, Placed, compile};
+use super::list;
 use super::problem::{Page, Problem, Severity};
 use super::source::Source;
 use super::spec::Document;
-use super::yaml;
 use crate::model::Snapshot;
 
 /// Reads sources into snapshots and remembers what it read.
@@ -82,12 +82,12 @@ impl Loader {
         let mut kept = HashMap::with_capacity(self.documents.len());
         for source in sources {
             let file: Arc<str> = source.origin.to_string().into();
-            for part in yaml::split(&source.text) {
-                let key = self.key(source.origin.folder(), part.text);
+            for part in list::parts(&source.text) {
+                let key = self.key(source.origin.folder(), &part.text);
                 let known = kept.get(&key).or_else(|| self.documents.get(&key));
                 let document = known
                     .cloned()
-                    .unwrap_or_else(|| Arc::new(Document::read(part.text)));
+                    .unwrap_or_else(|| Arc::new(Document::read(&part.text)));
                 kept.insert(key, Arc::clone(&document));
                 placed.push(Placed {
                     origin: &source.origin,

@@ -8,6 +8,7 @@ pub mod bootstrap;
 mod compile;
 mod decode;
 pub mod defaults;
+mod list;
 mod loader;
 pub mod problem;
 pub mod source;

@@ -3,6 +3,7 @@
 //! Readers collect [`Finding`]s, which know their place inside one document; [`Problem`]s know the file too and are
 //! what users see: as text in the style of a compiler, or as JSON.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -306,17 +307,17 @@ pub struct Page<'t> {
     pub file: Arc<str>,
     /// The file's line, from 1, that is the document's first.
     pub first_line: u32,
-    pub text: &'t str,
+    pub text: Cow<'t, str>,
     /// Where each line begins, found when the first problem is shown.
     lines: OnceCell<Vec<usize>>,
 }
 
 impl<'t> Page<'t> {
-    pub fn new(file: impl Into<Arc<str>>, first_line: u32, text: &'t str) -> Self {
+    pub fn new(file: impl Into<Arc<str>>, first_line: u32, text: impl Into<Cow<'t, str>>) -> Self {
         Self {
             file: file.into(),
             first_line,
-            text,
+            text: text.into(),
             lines: OnceCell::new(),
         }
     }

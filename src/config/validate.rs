@@ -1,10 +1,10 @@
 //! Judging documents without loading them, for the registry and `check`.
 
+use super::list;
 use super::loader::Loader;
 use super::problem::{Page, Problem};
 use super::source::Source;
 use super::spec::Document;
-use super::yaml;
 
 /// One document of a text: who it is, and its own text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,15 +24,15 @@ pub struct DocumentId {
 pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, Vec<Problem>> {
     let mut identities = Vec::new();
     let mut problems = Vec::new();
-    for part in yaml::split(text) {
-        let document = Document::read(part.text);
+    for part in list::parts(text) {
+        let document = Document::read(&part.text);
         match document.head {
             Some(head) => identities.push(DocumentId {
                 kind: head.identity.kind.as_str(),
                 namespace: head.identity.name.namespace.to_string(),
                 name: head.identity.name.name.to_string(),
-                first_line: part.first_line + blank_lines(part.text),
-                text: part.text.trim_matches(['\n', '\r']).to_owned() + "\n",
+                first_line: part.first_line + blank_lines(&part.text),
+                text: outdented(&part.text),
             }),
             None => {
                 let page = Page::new(origin, part.first_line, part.text);
@@ -50,6 +50,20 @@ pub fn document_identities(origin: &str, text: &str) -> Result<Vec<DocumentId>, 
     }
     Problem::arrange(&mut problems);
     Err(problems)
+}
+
+/// Without the columns that an item of a list stands in, and the empty lines around it.
+fn outdented(text: &str) -> String {
+    let text = text.trim_matches(['\n', '\r']);
+    let indent = text.len() - text.trim_start_matches(' ').len();
+    let lines = text.lines().map(|line| {
+        let own = line.len() - line.trim_start_matches(' ').len();
+        &line[own.min(indent)..]
+    });
+    match indent {
+        0 => text.to_owned() + "\n",
+        _ => lines.flat_map(|line| [line, "\n"]).collect(),
+    }
 }
 
 /// How many empty lines stand before anything else.
