@@ -15,16 +15,17 @@ use crate::model::{Name, Snapshot};
 /// Explains where a request goes and why: listener, every candidate rule and why it lost, filters, backends, endpoints.
 #[derive(clap::Args)]
 #[command(
+    override_usage = "pillion explain [OPTIONS] FILE... REQUEST\n       pillion explain [OPTIONS] --admin ADDRESS REQUEST",
     after_help = "Examples:\n  pillion explain mesh/ \"GET http://shop.example.com/cart\"\n  \
     pillion explain mesh/ \"http://cart/items?all\" -H \"x-tester: yes\" --from shop\n  \
     pillion explain --admin 127.0.0.1:15000 \"POST http://shop.example.com/orders\"\n\n\
-    Without --from, the request comes from outside to a Gateway; where none has a listener for it, from an application of\n\
+    Without --from, the request comes from outside to a Gateway; where none has a listener for it, from an application of \
     the namespace `default`.\n\n\
     Exit codes: 0 a rule or service takes the request, 1 nobody does, or the files are wrong. With --admin, 0 it is explained."
 )]
 pub struct Arguments {
     /// Files or folders of mesh documents, and last the request: "METHOD http://HOST:PORT/PATH", of which only the host has to be
-    #[arg(required = true, value_names = ["FILE", "REQUEST"])]
+    #[arg(required = true, value_name = "FILE... REQUEST")]
     words: Vec<String>,
     /// A header of the request, such as "x-user: ann"; repeatable
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
