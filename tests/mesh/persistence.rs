@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use crate::harness::documents::{below, edge, route};
 use crate::harness::{Answer, Client, Mesh, Service, Sidecar, Target, eventually};
 
-const CLIENTS: usize = 30;
+const CLIENTS: usize = 60;
 
 struct Shop {
     mesh: Mesh,
@@ -38,7 +38,9 @@ fn documents(services: &[Service], (a, b): (u32, u32), instances: usize) -> Stri
     };
     let service = |name: &str, of: &[Service]| {
         let addresses: Vec<_> = of.iter().map(|one| one.address).collect();
+        // By turns, so that all are met.
         crate::harness::documents::service(name, &addresses)
+            .replace("ports:", "balance: round_robin\nports:")
     };
     route(
         "shop",
