@@ -11,8 +11,8 @@ use crate::config::{Problem, status};
 use crate::explain::{self, Asked, Explained};
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, HostPattern, Lane,
-    LaneLimit, PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
+    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, Lane, LaneLimit,
+    PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
@@ -152,7 +152,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
                 "address": bind.address.to_string(),
                 "gateway": listener.gateway.to_string(),
                 "name": &*listener.name,
-                "hostname": listener.hostname.as_ref().map(host),
+                "hostname": listener.hostname.as_ref().map(ToString::to_string),
                 "on_half_close": listener.on_half_close.as_str(),
                 "path": normalization(&listener.path),
                 "tls": listener.tls.as_ref().map(|tls| {
@@ -167,13 +167,6 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
     })
 }
 
-fn host(pattern: &HostPattern) -> String {
-    match pattern {
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Wildcard(domain) => format!("*.{domain}"),
-    }
-}
-
 fn normalization(path: &PathNormalization) -> Value {
     json!({
         "encoded_slash": path.encoded_slash.as_str(),
@@ -186,7 +179,7 @@ fn route_view(route: &Route) -> Value {
     json!({
         "kind": route.kind.as_str(),
         "name": route.name.to_string(),
-        "hostnames": route.hostnames.iter().map(host).collect::<Vec<_>>(),
+        "hostnames": route.hostnames.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "rules": route.rules.iter().map(|rule| json!({
             "name": rule.name.as_deref(),
             "matches": rule.matches.iter().map(|conditions| json!({

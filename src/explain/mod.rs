@@ -8,6 +8,7 @@ mod effects;
 mod facts;
 mod question;
 mod text;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -17,19 +18,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::model::{
-    self, BackendTarget, Bind, ClusterKey, HeaderMatch, HedgeAfter, HostPattern, Name, PathMatch,
-    PathNormalization, QueryMatch, RouteMatch, Service, SessionCarrier, Snapshot, ValueMatch,
+    self, BackendTarget, Bind, ClusterKey, Name, PathNormalization, Service, Snapshot,
 };
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Arrival;
 use crate::proxy::http::head::{RequestHead, Scheme};
 use crate::proxy::route::{
-    CompiledRule, Considered, Fate, Found, HeadView, Listeners, MeshRoutes, Mismatch, Persistence,
-    Table, normalize, without_port,
+    CompiledRule, Fate, Found, HeadView, Listeners, MeshRoutes, Table, normalize, without_port,
 };
 use crate::telemetry::metrics::Requests;
 
 pub use facts::{At, Backend, Candidate, Effect, Endpoint, Explained, Mirror, Outcome, Rule};
+use words::{asked, candidate, hedge, retry, session, text};
+
 pub use question::{Asked, Question, QuestionError, Standpoint};
 
 /// Candidates with another path that are listed; of a host with thousands of routes the others only count.
@@ -87,13 +88,15 @@ impl Explainer<'_> {
     fn at_gateway(&self, wanted: Option<&Name>) -> Explained {
         let head = &self.question.head;
         let host = without_port(head.authority());
-        let mut sockets = self.sockets(wanted).into_iter().filter_map(|bind| {
-            let requests = Requests::default();
-            let listeners = Listeners::compile(&bind.listeners, &requests, ClusterKey::clone);
-            listeners.find(host)?;
-            Some((bind, listeners))
-        });
-        let Some((bind, listeners)) = sockets.next() else {
+        let requests = Requests::default();
+        let compile =
+            |bind: &Bind| Listeners::compile(&bind.listeners, &requests, ClusterKey::clone);
+        let sockets = self.sockets(wanted).into_iter();
+        let sockets: Vec<_> = sockets.map(|bind| (bind, compile(bind))).collect();
+        let mut found = sockets
+            .iter()
+            .filter_map(|(bind, listeners)| Some((bind, listeners.find(host)?)));
+        let Some((bind, listener)) = found.next() else {
             let why = match wanted {
                 Some(gateway) => {
                     format!("Gateway {gateway} has no listener for this host and scheme")
@@ -102,28 +105,21 @@ impl Explainer<'_> {
             };
             return self.refused(At::Nowhere { why }, &Failure::NoRoute { host: false });
         };
-        let also = sockets
-            .map(|(other, _)| other.address.to_string())
-            .collect();
-        let Some(found) = listeners.find(host) else {
-            return self.refused(
-                At::Nowhere { why: String::new() },
-                &Failure::NoRoute { host: false },
-            );
-        };
+        let also = found.map(|(other, _)| other.address.to_string()).collect();
+
         let at = At::Gateway {
-            gateway: found.listener.gateway.to_string(),
-            listener: found.listener.name.to_string(),
+            gateway: listener.listener.gateway.to_string(),
+            listener: listener.listener.name.to_string(),
             address: bind.address.to_string(),
-            hostname: found.listener.hostname.as_ref().map(pattern),
+            hostname: listener.listener.hostname.as_ref().map(ToString::to_string),
             also,
         };
-        let path = match self.normal_path(found.listener.path) {
+        let path = match self.normal_path(listener.listener.path) {
             Ok(path) => path,
             Err(failure) => return self.refused(at, &failure),
         };
-        let table = &found.table;
-        let rewrites = found.listener.path.rewrites();
+        let table = &listener.table;
+        let rewrites = listener.listener.path.rewrites();
         self.by_rules(at, &path, rewrites, table, bind.address.port())
     }
 
@@ -395,97 +391,6 @@ fn port_of(service: &Service, said: Option<u16>) -> Option<u16> {
         .or(first)
 }
 
-fn candidate(considered: &Considered<'_, ClusterKey>, head: &RequestHead) -> Candidate {
-    let Considered {
-        rule,
-        conditions,
-        fate,
-    } = considered;
-    Candidate {
-        kind: rule.route.kind.as_str(),
-        rule: rule.label.to_string(),
-        matches: conditions_text(conditions),
-        taken: matches!(fate, Fate::Taken),
-        why: match fate {
-            Fate::Taken => String::new(),
-            Fate::Later => "one that comes before it is taken".to_owned(),
-            Fate::OtherPath => "its path is another".to_owned(),
-            Fate::Mismatch(mismatch) => mismatch_text(mismatch, head),
-        },
-    }
-}
-
-fn mismatch_text(mismatch: &Mismatch<'_>, head: &RequestHead) -> String {
-    let has = |name: &str, found: Option<String>| match found {
-        Some(value) => format!("{name} is `{value}`"),
-        None => format!("there is no {name}"),
-    };
-    match mismatch {
-        Mismatch::Method(_) => format!("the method is {}", head.method.as_str()),
-        Mismatch::Header(HeaderMatch { name, .. }) => has(
-            &format!("header {name}"),
-            head.fields.find(name.as_bytes()).map(text),
-        ),
-        Mismatch::Query(QueryMatch { name, .. }) => {
-            let query = head.query().map(text).unwrap_or_default();
-            has(&format!("query {name} that fits"), None) + &format!(" in `?{query}`")
-        }
-    }
-}
-
-fn conditions_text(conditions: &RouteMatch) -> String {
-    let path = match &conditions.path {
-        PathMatch::Exact(path) => format!("path {path}"),
-        PathMatch::Prefix(prefix) if prefix.is_empty() => "every path".to_owned(),
-        PathMatch::Prefix(prefix) => format!("path {prefix}/…"),
-        PathMatch::Regex(regex) => format!("path ~ {}", bare(regex)),
-        PathMatch::Method(method) => format!("gRPC method {method}"),
-    };
-    let method = conditions.method.iter().map(|method| method.to_string());
-    let headers = conditions
-        .headers
-        .iter()
-        .map(|header| format!("header {} {}", header.name, wanted(&header.value)));
-    let queries = conditions
-        .queries
-        .iter()
-        .map(|query| format!("query {} {}", query.name, wanted(&query.value)));
-    let all = std::iter::once(path)
-        .chain(method)
-        .chain(headers)
-        .chain(queries);
-    all.collect::<Vec<_>>().join(", ")
-}
-
-fn wanted(value: &ValueMatch) -> String {
-    match value {
-        ValueMatch::Exact(value) => format!("= {value}"),
-        ValueMatch::Regex(regex) => format!("~ {}", bare(regex)),
-    }
-}
-
-/// As it was written, without the anchors of a whole match.
-fn bare(regex: &regex::bytes::Regex) -> &str {
-    let text = regex.as_str();
-    let inner = text
-        .strip_prefix(r"\A(?:")
-        .and_then(|rest| rest.strip_suffix(r")\z"));
-    inner.unwrap_or(text)
-}
-
-fn pattern(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Wildcard(domain) => format!("*.{domain}"),
-    }
-}
-
-/// What a backend is asked for: `GET /path`, and the host it is called by.
-fn asked(head: &RequestHead) -> String {
-    let (target, host) = (text(head.path_and_query()), text(head.authority()));
-    format!("{} {target} as {host}", head.method.as_str())
-}
-
 fn invalid(why: &str, weight: u32, share_percent: f64) -> Backend {
     Backend {
         cluster: None,
@@ -512,43 +417,4 @@ fn mirror(mirror: &model::Mirror) -> Mirror {
         invalid,
         share_percent: 100.0 * mirror.chance.share(),
     }
-}
-
-fn retry(retry: &model::Retry) -> String {
-    let codes: Vec<String> = retry.codes.iter().map(u16::to_string).collect();
-    let codes = match codes.is_empty() {
-        true => String::new(),
-        false => format!(" and for {}", codes.join(", ")),
-    };
-    let plural = if retry.attempts_max == 1 { "y" } else { "ies" };
-    format!(
-        "{} retr{plural}, after {:?} and longer, where no connection is made{codes}",
-        retry.attempts_max, retry.backoff
-    )
-}
-
-fn session(persistence: &Persistence) -> String {
-    let kind = match persistence.model.carrier {
-        SessionCarrier::Cookie { .. } => "cookie",
-        SessionCarrier::Header => "header",
-    };
-    format!(
-        "{kind} {} keeps a client at its endpoint, before the shares below",
-        persistence.name
-    )
-}
-
-fn hedge(hedge: &model::Hedge) -> String {
-    let after = match hedge.after {
-        HedgeAfter::P95 => "once 95 % of answers would have come".to_owned(),
-        HedgeAfter::Fixed(after) => format!("after {after:?}"),
-    };
-    format!(
-        "a second endpoint is asked {after}, for {} % at most",
-        hedge.extra_percent
-    )
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

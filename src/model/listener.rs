@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -82,4 +83,14 @@ pub enum HostPattern {
     Exact(Arc<str>),
     /// `*.example.com`, kept as `example.com`: matches one or more labels before it, never the bare domain.
     Wildcard(Arc<str>),
+}
+
+/// As documents write it.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(host) => f.write_str(host),
+            HostPattern::Wildcard(domain) => write!(f, "*.{domain}"),
+        }
+    }
 }

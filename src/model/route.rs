@@ -105,6 +105,18 @@ pub struct RouteMatch {
     pub queries: Vec<QueryMatch>,
 }
 
+impl RouteMatch {
+    /// What a rule without `matches` matches.
+    pub fn everything() -> Self {
+        Self {
+            path: PathMatch::Prefix("".into()),
+            method: None,
+            headers: Vec::new(),
+            queries: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum PathMatch {
     /// Byte equality.

@@ -15,7 +15,7 @@ use crate::config::spec::{
 };
 use crate::model::{
     Backend, BackendTarget, Bind, Certificate, Condition, HostPattern, Listener, ListenerStatus,
-    ListenerTls, Name, PathMatch, Route, RouteKind, RouteMatch, Rule, Status, Timeouts, TlsMode,
+    ListenerTls, Name, Route, RouteKind, RouteMatch, Rule, Status, Timeouts, TlsMode,
 };
 
 /// All gateways, by name and by namespace.
@@ -308,8 +308,7 @@ impl<'g, 'p> Socket<'g, 'p> {
         }
         let same = *self.hostnames.get(&member.spec.hostname)?;
         let host = match &member.spec.hostname {
-            Some(HostPattern::Exact(host)) => format!("the hostname `{host}`"),
-            Some(HostPattern::Wildcard(host)) => format!("the hostname `*.{host}`"),
+            Some(host) => format!("the hostname `{host}`"),
             None => "a listener for every hostname".to_owned(),
         };
         let message = format!("{address} has {host} already");
@@ -475,15 +474,9 @@ impl ListenerCompiler<'_, '_> {
                 BackendTarget::Invalid(reason)
             }
         };
-        let everything = RouteMatch {
-            path: PathMatch::Prefix("".into()),
-            method: None,
-            headers: Vec::new(),
-            queries: Vec::new(),
-        };
         let rule = Rule {
             name: None,
-            matches: vec![everything],
+            matches: vec![RouteMatch::everything()],
             filters: Vec::new(),
             backends: vec![Backend {
                 target,

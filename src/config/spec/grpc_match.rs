@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
-use super::route_match::{everything, header_matches};
+use super::route_match::header_matches;
 use crate::config::decode::{Cursor, Fields};
 use crate::model::{PathMatch, RouteMatch};
 
 pub(super) fn grpc_match(fields: &mut Fields<'_, '_>) -> Option<RouteMatch> {
     let path = fields.optional("method", |cursor| cursor.fields(method));
     Some(RouteMatch {
-        path: path.unwrap_or_else(|| everything().path),
+        path: path.unwrap_or_else(|| RouteMatch::everything().path),
         headers: header_matches(fields),
-        ..everything()
+        ..RouteMatch::everything()
     })
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::filter::{Filters, MirrorSpec, Place, filters};
 use super::grpc_match::grpc_match;
-use super::route_match::{everything, route_match};
+use super::route_match::route_match;
 use super::session::session_persistence;
 use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
@@ -99,7 +99,7 @@ impl RuleSpec {
     fn of_all(name: Option<Arc<str>>, backends: Vec<BackendRef>) -> Self {
         Self {
             name,
-            matches: vec![everything()],
+            matches: vec![RouteMatch::everything()],
             filters: Vec::new(),
             mirrors: Vec::new(),
             backends,
@@ -180,7 +180,7 @@ fn rule(
     let name = fields.optional("name", |c| c.name());
     let mut matches = fields.list("matches", |cursor| cursor.fields(one_match));
     if matches.is_empty() {
-        matches.push(everything());
+        matches.push(RouteMatch::everything());
     }
     let is_none = |list: &Value<'_>| matches!(list, Value::Sequence(items) if items.is_empty());
     let place = match fields.optional("backendRefs", |c| Some(is_none(&c.node.value))) {

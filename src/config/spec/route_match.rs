@@ -4,16 +4,6 @@ use std::sync::Arc;
 use crate::config::decode::{Cursor, Fields};
 use crate::model::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, ValueMatch};
 
-/// What a rule without `matches` matches.
-pub(super) fn everything() -> RouteMatch {
-    RouteMatch {
-        path: PathMatch::Prefix("".into()),
-        method: None,
-        headers: Vec::new(),
-        queries: Vec::new(),
-    }
-}
-
 pub(super) fn route_match(fields: &mut Fields<'_, '_>) -> Option<RouteMatch> {
     let path = fields.optional("path", |cursor| cursor.fields(path));
     let method = fields.optional("method", |c| c.method());
@@ -25,7 +15,7 @@ pub(super) fn route_match(fields: &mut Fields<'_, '_>) -> Option<RouteMatch> {
         first_of_its_name(cursor, &mut query_names, &name)?;
         Some(QueryMatch { name, value })
     });
-    let everything = everything().path;
+    let everything = RouteMatch::everything().path;
     Some(RouteMatch {
         path: path.unwrap_or(everything),
         method,
@@ -87,7 +77,7 @@ fn path(fields: &mut Fields<'_, '_>) -> Option<PathMatch> {
     });
     Some(value.unwrap_or(match kind {
         Some(PathKind::Exact) => PathMatch::Exact("/".into()),
-        _ => everything().path,
+        _ => RouteMatch::everything().path,
     }))
 }
 

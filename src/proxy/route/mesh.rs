@@ -130,23 +130,15 @@ fn in_force(service: &Name, mut routes: Vec<Attached>, caller_namespace: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        HostPattern, PathMatch, Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts,
-    };
+    use crate::model::{HostPattern, Route, RouteKind, RouteMatch, Rule, ServiceParent, Timeouts};
     use crate::proxy::http::head::RequestHead;
     use crate::proxy::route::{Found, HeadView};
     use crate::telemetry::metrics::Requests;
 
     fn route(namespace: &str, name: &str, parents: &[Option<u16>]) -> Arc<Route> {
-        let conditions = RouteMatch {
-            path: PathMatch::Prefix("".into()),
-            method: None,
-            headers: Vec::new(),
-            queries: Vec::new(),
-        };
         let rule = Rule {
             name: None,
-            matches: vec![conditions],
+            matches: vec![RouteMatch::everything()],
             filters: Vec::new(),
             backends: Vec::new(),
             mirrors: Vec::new(),

@@ -6,8 +6,7 @@ use hyper::Request;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::{backends, gateway, http_listener, route, rule};
-use crate::harness::{Mesh, Service};
+use super::{Shop, route, rule};
 
 /// A client of gRPC's HTTP/2, which looks at who answers; what the messages say is nobody's business here.
 struct Caller(SendRequest<Full<Bytes>>);
@@ -46,15 +45,8 @@ impl Caller {
 type Call<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], &'c str);
 
 async fn expect(documents: &str, calls: &[Call<'_>]) {
-    let mesh = Mesh::new();
-    let (a, b) = (Service::start("a").await, Service::start("b").await);
-    let c = Service::start("c").await;
-    let gateway = mesh
-        .gateway(|address| {
-            gateway(address, &[http_listener(address)]) + documents + &backends(&[&a, &b, &c])
-        })
-        .await;
-    let mut caller = Caller::connect(gateway.gateway).await;
+    let shop = Shop::start(documents).await;
+    let mut caller = Caller::connect(shop.gateway.gateway).await;
     for (host, method, headers, expected) in calls {
         let answered = caller.call(host, method, headers).await;
         assert_eq!(answered, *expected, "{host}{method} {headers:?}");

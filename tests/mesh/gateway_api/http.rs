@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use hyper::Method;
 
-use super::{backends, created_route, gateway, http_listener, route, rule};
+use super::{Shop, backends, created_route, gateway, http_listener, route, rule};
 use crate::harness::{Client, Mesh, Service, Target};
 
 /// One request, and who answers: a backend's name, or the status of who does not.
@@ -25,15 +25,8 @@ async fn answered(client: &mut Client, method: &str, asked: &Asked) -> String {
 
 /// Requests of `shop.test` to a gateway with these documents and the backends `a`, `b` and `c`.
 async fn expect(documents: &str, requests: &[(&str, Asked)]) {
-    let mesh = Mesh::new();
-    let (a, b) = (Service::start("a").await, Service::start("b").await);
-    let c = Service::start("c").await;
-    let gateway = mesh
-        .gateway(|address| {
-            gateway(address, &[http_listener(address)]) + documents + &backends(&[&a, &b, &c])
-        })
-        .await;
-    let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
+    let shop = Shop::start(documents).await;
+    let mut client = Client::new(Target::direct(shop.gateway.gateway, "shop.test"));
     for (method, asked) in requests {
         let answer = answered(&mut client, method, asked).await;
         assert_eq!(answer, asked.2, "{method} {} {:?}", asked.0, asked.1);

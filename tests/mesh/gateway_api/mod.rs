@@ -7,7 +7,37 @@ mod http;
 
 use std::net::SocketAddr;
 
-use crate::harness::Service;
+use crate::harness::{Mesh, Service, Sidecar};
+
+/// A gateway with some documents, one listener, and the backends `a`, `b` and `c`.
+struct Shop {
+    gateway: Sidecar,
+    _mesh: Mesh,
+    _backends: [Service; 3],
+}
+
+impl Shop {
+    async fn start(documents: &str) -> Self {
+        let mesh = Mesh::new();
+        let services = [
+            Service::start("a").await,
+            Service::start("b").await,
+            Service::start("c").await,
+        ];
+        let gateway = mesh
+            .gateway(|address| {
+                let listeners = [http_listener(address)];
+                let backends = backends(&services.each_ref());
+                gateway(address, &listeners) + documents + &backends
+            })
+            .await;
+        Self {
+            gateway,
+            _mesh: mesh,
+            _backends: services,
+        }
+    }
+}
 
 /// The Gateway `edge` of namespace `infra`, with these listeners (flow mappings without braces), for routes of every namespace.
 fn gateway(address: SocketAddr, listeners: &[String]) -> String {

@@ -85,10 +85,7 @@ impl Mesh {
         bootstrap: &str,
         documents: impl FnOnce(SocketAddr) -> String,
     ) -> Sidecar {
-        let gateway = free_address();
-        self.write("mesh.yaml", &documents(gateway));
-        let bootstrap = format!("mesh: mesh.yaml\n{bootstrap}");
-        self.proxy("gateway", gateway, &bootstrap).await
+        self.gateway_of("", bootstrap, documents).await
     }
 
     /// The same, with a file of the mesh's folder that holds the token of its administrator.
@@ -98,11 +95,20 @@ impl Mesh {
         bootstrap: &str,
         documents: impl FnOnce(SocketAddr) -> String,
     ) -> Sidecar {
+        let admin = format!(", token_file: {file}");
+        self.gateway_of(&admin, bootstrap, documents).await
+    }
+
+    async fn gateway_of(
+        &self,
+        of_admin: &str,
+        bootstrap: &str,
+        documents: impl FnOnce(SocketAddr) -> String,
+    ) -> Sidecar {
         let gateway = free_address();
         self.write("mesh.yaml", &documents(gateway));
         let bootstrap = format!("mesh: mesh.yaml\n{bootstrap}");
-        let admin = format!(", token_file: {file}");
-        self.proxy_with("gateway", gateway, &admin, &bootstrap)
+        self.proxy_with("gateway", gateway, of_admin, &bootstrap)
             .await
     }
 
