@@ -22,7 +22,7 @@ use crate::base::ewma::PeakEwma;
 use crate::base::hash::xxh64;
 use crate::lane::Word;
 use crate::load::orca;
-use crate::model::{self, Class, EndpointState};
+use crate::model::{self, Class, EndpointState, Gray};
 use crate::proxy::events::{Cause, Subject};
 
 /// Unique in the process; the same for an address as long as it stays in its cluster. For pools kept by each worker.
@@ -163,12 +163,18 @@ impl Endpoint {
         Breaker::unpack(self.load.breaker.load(Ordering::Acquire))
     }
 
-    /// What it may be used for.
     /// It may get requests of whoever belongs to it.
     pub fn is_healthy(&self) -> bool {
         self.standing() == Standing::Healthy
     }
 
+    /// The traffic lane that it is in.
+    pub fn lane(&self, gray: &Gray) -> Option<&str> {
+        let lane = self.model.labels.get(&gray.label)?;
+        Some(&**lane).filter(|lane| !lane.is_empty())
+    }
+
+    /// What it may be used for.
     pub(super) fn standing(&self) -> Standing {
         if self.model.weight == 0 || self.model.state == EndpointState::Draining {
             return Standing::Out;

@@ -59,7 +59,7 @@ use self::balancer::Table;
 pub use self::time::nanos;
 use self::view::View;
 use crate::lane::Word;
-use crate::model::{self, Class, ClusterKey, Service};
+use crate::model::{self, Class, ClusterKey, Gray, Service};
 use crate::proxy::events::Events;
 
 /// How many endpoints more are asked for room where the one that was picked has none. Policies prefer those that have, so more
@@ -334,11 +334,12 @@ impl Cluster {
         self.shared.retry_budget.try_retry(now).then_some(permit)
     }
 
-    /// Nobody is healthy, and nobody is to be tried again just now.
-    pub fn is_out(&self, now: Instant) -> bool {
+    /// Nobody is healthy, and nobody is to be tried again just now, neither in the traffic lane that is named nor without one.
+    pub fn is_out(&self, lane: Option<&str>, now: Instant) -> bool {
         let now = nanos(now);
         let view = self.view(now);
-        view.is_out() && (!self.is_outdated(&view, now) || self.refreshed(now).is_out())
+        let is_out = |view: &View| view.is_out() && view.lane_in_force(lane).is_none();
+        is_out(&view) && (!self.is_outdated(&view, now) || is_out(&self.refreshed(now)))
     }
 
     /// Picks an endpoint for one attempt, none of `avoid` (those this request has tried).
@@ -371,18 +372,45 @@ impl Cluster {
         }
     }
 
-    /// This endpoint for one attempt, whatever the policy; None where it is gone, not healthy, or at its limit.
+    /// This endpoint for one attempt, whatever the policy; None where it is gone, not healthy, at its limit, or not of those that
+    /// serve this traffic lane.
     #[cold]
     pub fn lease_of(
         &self,
         endpoint: EndpointId,
+        lane: Option<&str>,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Lease> {
+        let now = nanos(now);
         let set = self.set.load();
         let found = set.endpoints.iter().find(|one| one.id == endpoint)?;
-        let lease = || self.try_lease((found, false), nanos(now), rng).ok();
-        found.is_healthy().then(lease).flatten()
+        let serves = match self.gray(&self.shared.service.load()) {
+            None => true,
+            Some(gray) => {
+                let in_force = self.current_view(now).lane_in_force(lane).and(lane);
+                found.lane(gray) == in_force
+            }
+        };
+        let lease = || self.try_lease((found, false), now, rng).ok();
+        (serves && found.is_healthy()).then(lease).flatten()
+    }
+
+    /// The traffic lanes of its service; a subset that selects by their label is one itself.
+    fn gray<'s>(&self, service: &'s Service) -> Option<&'s Gray> {
+        let gray = service.gray.as_deref()?;
+        let subset = self.key.subset.as_ref();
+        let subset = subset.and_then(|name| service.subsets.iter().find(|one| one.name == *name));
+        let selected = subset.is_some_and(|subset| subset.labels.contains_key(&gray.label));
+        (!selected).then_some(gray)
+    }
+
+    fn current_view(&self, now: u64) -> arc_swap::Guard<Arc<View>> {
+        let view = self.view.load();
+        match self.is_outdated(&view, now) {
+            true => self.refreshed(now),
+            false => view,
+        }
     }
 
     /// As [`Cluster::pick_by_key`], of a traffic lane's endpoints; None where the lane has nobody to serve, so that those without
@@ -397,11 +425,8 @@ impl Cluster {
         rng: &mut fastrand::Rng,
     ) -> Option<Lease> {
         let now = nanos(now);
-        let mut view = self.view(now);
-        if self.is_outdated(&view, now) {
-            view = self.refreshed(now);
-        }
-        let of_lane = view.lane(lane).filter(|view| !view.is_out())?;
+        let view = self.current_view(now);
+        let of_lane = view.lane_in_force(Some(lane))?;
         let picked = of_lane.pick(key, avoid, now, &self.turn, rng).ok()?;
         self.lease(of_lane, picked, key, avoid, now, rng).ok()
     }
@@ -568,9 +593,9 @@ impl Cluster {
         let view = |set: &EndpointSet| {
             View::new(generation, set, &service.balance, table.as_ref(), zone, now)
         };
-        let view = match &service.gray {
+        let view = match self.gray(&service) {
             None => view(&set),
-            Some(gray) => View::with_lanes(&set, &gray.label, view),
+            Some(gray) => View::with_lanes(&set, gray, view),
         };
         let view = view.after(&before, now, &self.shared);
         self.view.store(Arc::new(view));

@@ -13,7 +13,7 @@ use super::members::EndpointSet;
 use super::plan::{Candidate, Plan, Standing, plan};
 use super::{PickError, Shared};
 use crate::base::hash;
-use crate::model::{Balance, EndpointState};
+use crate::model::{Balance, EndpointState, Gray};
 use crate::proxy::events::{Cause, Subject};
 
 /// The share of its weight that an endpoint gets right after its return: 10 %.
@@ -123,18 +123,18 @@ impl View {
         }
     }
 
-    /// A view of those without a lane, with one of each lane: an endpoint's is the value of this label.
+    /// A view of those without a lane, with one of each lane.
     pub(super) fn with_lanes(
         set: &EndpointSet,
-        label: &str,
+        gray: &Gray,
         view: impl Fn(&EndpointSet) -> View,
     ) -> View {
         let mut base = EndpointSet::default();
         let mut lanes: HashMap<Arc<str>, EndpointSet> = HashMap::new();
         for endpoint in &set.endpoints {
-            let own = match endpoint.model.labels.get(label) {
+            let own = match endpoint.lane(gray) {
                 None => &mut base,
-                Some(lane) => lanes.entry(Arc::clone(lane)).or_default(),
+                Some(lane) => lanes.entry(lane.into()).or_default(),
             };
             own.endpoints.push(endpoint.clone());
         }
@@ -151,9 +151,10 @@ impl View {
         }
     }
 
-    /// Who may be picked in a lane; None where it has no endpoint.
-    pub(super) fn lane(&self, lane: &str) -> Option<&View> {
-        self.lanes.as_ref()?.get(lane)
+    /// Who may be picked in a lane; None where it has nobody to serve, so that those without one do.
+    pub(super) fn lane_in_force(&self, lane: Option<&str>) -> Option<&View> {
+        let of_lane = self.lanes.as_ref()?.get(lane?)?;
+        (!of_lane.is_out()).then_some(of_lane)
     }
 
     /// This view in the place of another: tells what has become of requests, where that is another thing than before.

@@ -247,13 +247,13 @@ async fn walk<D: Downstream>(
     }
     headers::forwarded(&mut scratch.request, session);
     let mut plan = plan::find(session, &routing, &mut scratch.request, exchange).await?;
-    let mut pass = plan::enter(session, &mut plan, exchange)?;
     let [of_rule, of_backend] = plan.filters;
     apply(of_rule, &mut scratch.request, exchange);
     if !plan.mirrors.is_empty() {
         exchange.copies = mirror::begin(session, &plan, &scratch.request, scratch.limits);
     }
     apply(of_backend, &mut scratch.request, exchange);
+    let mut pass = plan::enter(session, &mut plan, &scratch.request, exchange)?;
     if let Some(gray) = &plan.destination.gray {
         gray::carry(gray, &mut scratch.request.fields);
     }

@@ -16,21 +16,36 @@ pub fn lane<'f>(gray: &Gray, fields: &'f Fields) -> Option<&'f str> {
     of_header(gray, fields).or_else(|| of_baggage(gray, fields))
 }
 
-/// Adds to a request in which way its lane is not named yet.
+/// Has a request name its lane in both ways. Where they differ the header counts, as it does here, so that the next hop takes the
+/// same lane, whichever of them its caller passes on.
 #[cold]
 pub fn carry(gray: &Gray, fields: &mut Fields) {
-    let (in_header, in_baggage) = (of_header(gray, fields), of_baggage(gray, fields));
-    match (in_header, in_baggage, &gray.header, &gray.baggage) {
-        (Some(lane), None, _, Some(key)) => {
+    let in_baggage = of_baggage(gray, fields);
+    match (of_header(gray, fields), &gray.header, &gray.baggage) {
+        (Some(lane), _, Some(key)) if in_baggage != Some(lane) => {
             let member = format!("{key}={lane}");
-            fields.append_to_list(BAGGAGE, member.as_bytes());
+            name_in_baggage(key, &member, fields);
         }
-        (None, Some(lane), Some(header), _) => {
-            let lane = lane.to_owned();
-            fields.set(header.as_bytes(), lane.as_bytes());
+        (None, Some(header), _) => {
+            if let Some(lane) = in_baggage.map(str::to_owned) {
+                fields.set(header.as_bytes(), lane.as_bytes());
+            }
         }
         _ => {}
     }
+}
+
+/// In the place of what the baggage says under this key.
+fn name_in_baggage(key: &str, member: &str, fields: &mut Fields) {
+    let others = fields
+        .find_all(BAGGAGE)
+        .flat_map(|list| list.split(|byte| *byte == b','))
+        .filter(|other| value_of(other, key.as_bytes()).is_none());
+    let mut baggage: Vec<&[u8]> = others.map(<[u8]>::trim_ascii).collect();
+    baggage.retain(|other| !other.is_empty());
+    baggage.push(member.as_bytes());
+    let baggage = baggage.join(&b","[..]);
+    fields.set(BAGGAGE, &baggage);
 }
 
 fn of_header<'f>(gray: &Gray, fields: &'f Fields) -> Option<&'f str> {
@@ -43,14 +58,14 @@ fn of_baggage<'f>(gray: &Gray, fields: &'f Fields) -> Option<&'f str> {
     let mut members = fields
         .find_all(BAGGAGE)
         .flat_map(|list| list.split(|byte| *byte == b','));
-    members.find_map(|member| {
-        let pair = member.split(|byte| *byte == b';').next()?;
-        let equals = memchr::memchr(b'=', pair)?;
-        let found = pair[..equals].trim_ascii() == key;
-        found
-            .then(|| name(pair[equals + 1..].trim_ascii()))
-            .flatten()
-    })
+    members.find_map(|member| name(value_of(member, key)?))
+}
+
+/// The value of a member, if it is of this key.
+fn value_of<'m>(member: &'m [u8], key: &[u8]) -> Option<&'m [u8]> {
+    let pair = member.split(|byte| *byte == b';').next()?;
+    let equals = memchr::memchr(b'=', pair)?;
+    (pair[..equals].trim_ascii() == key).then(|| pair[equals + 1..].trim_ascii())
 }
 
 fn name(value: &[u8]) -> Option<&str> {
@@ -110,7 +125,12 @@ mod tests {
         );
         assert_eq!(
             carried(&[("baggage", "a=1"), ("x-lane", "blue")]),
-            "baggage: a=1, lane=blue\r\nx-lane: blue\r\n"
+            "baggage: a=1,lane=blue\r\nx-lane: blue\r\n"
+        );
+        let differing = [("baggage", "lane=green;p, a=1"), ("x-lane", "blue")];
+        assert_eq!(
+            carried(&differing),
+            "baggage: a=1,lane=blue\r\nx-lane: blue\r\n"
         );
         let named = "baggage: lane=blue\r\nx-lane: blue\r\n";
         assert_eq!(carried(&[("baggage", "lane=blue")]), named);

@@ -5,7 +5,7 @@
 //! has to remember it. It is a hash: clients do not read addresses in it, though whoever knows the network may guess one. Whoever makes
 //! one up gets to an endpoint that anybody gets to. Where sessions end by the clock, the time of the first answer stands beside it.
 //!
-//! Whoever's endpoint is gone, or not healthy, gets another and a new session. An answer that switches protocols tells no new one.
+//! Whoever's endpoint is gone, not healthy, or not of the traffic lane that the request names, gets another and a new session. An answer that switches protocols tells no new one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,8 +48,9 @@ pub fn choose<'a>(
     let found = said.and_then(|(number, began)| {
         rule.backends().find_map(|backend| {
             let endpoints = backend.target.cluster.endpoints();
+            let of_cluster = number_of_cluster(&backend.target);
             let of_session = |endpoint: &&Arc<Endpoint>| {
-                endpoint.is_healthy() && number_of(&backend.target, endpoint) == number
+                endpoint.is_healthy() && of_cluster ^ endpoint.tag == number
             };
             let endpoint = endpoints.endpoints.iter().find(of_session)?;
             Some((backend, endpoint.id, began))
@@ -66,17 +67,18 @@ pub fn choose<'a>(
     }
 }
 
-/// The endpoint of the client's session, if this request has not tried it yet.
+/// The endpoint of the client's session, if it serves this traffic lane and the request has not tried it yet.
 #[cold]
 pub fn lease(
     kept: &Kept,
     cluster: &Cluster,
+    lane: Option<&str>,
     tried: &[EndpointId],
     now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Option<Lease> {
     let endpoint = kept.endpoint.filter(|endpoint| !tried.contains(endpoint))?;
-    cluster.lease_of(endpoint, now, rng)
+    cluster.lease_of(endpoint, lane, now, rng)
 }
 
 /// Tells the client which session it has now, where that is news.
@@ -91,7 +93,7 @@ pub fn tell(
     let persistence = &kept.persistence;
     let goes_on = kept.endpoint == Some(endpoint.id);
     let began = if goes_on { kept.began } else { unix_time() };
-    let number = number_of(destination, endpoint);
+    let number = number_of_cluster(destination) ^ endpoint.tag;
     let value = match persistence.model.absolute_timeout {
         None => format!("{number:016x}"),
         Some(_) => format!("{number:016x}-{began:x}"),
@@ -111,10 +113,11 @@ pub fn tell(
     }
 }
 
-fn number_of(destination: &Destination, endpoint: &Endpoint) -> u64 {
+/// What, with an endpoint's tag, is the number of a session.
+fn number_of_cluster(destination: &Destination) -> u64 {
     let key = &destination.cluster.key;
     let port = u64::from(key.port.unwrap_or(0));
-    xxh64(destination.label.as_bytes(), port) ^ endpoint.tag
+    xxh64(destination.label.as_bytes(), port)
 }
 
 fn said<'r>(persistence: &Persistence, request: &'r RequestHead) -> Option<&'r [u8]> {

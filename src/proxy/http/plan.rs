@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::exchange::Exchange;
 use super::forward::{Ended, Plan};
 use super::head::{Known, RequestHead, Scheme, TargetForm};
-use super::{persistence, respond};
+use super::{gray, persistence, respond};
 use crate::model::{OnHalfClose, PathNormalization, Timeouts};
 use crate::proxy::by_address;
 use crate::proxy::cluster::{Pass, nanos};
@@ -36,15 +36,21 @@ pub async fn find<'a>(
     }
 }
 
-/// The right to send the request to the service that is meant, or to the one that takes over from it: where nobody is healthy, or
+/// Once the filters have had their say of the request: the right to send it to the service that is meant, or to the one that takes over from it: where nobody is healthy, or
 /// the circuit is open. None where that one has no circuit breaker.
 pub fn enter(
     session: &Session,
     plan: &mut Plan<'_>,
+    request: &RequestHead,
     exchange: &mut Exchange,
 ) -> Result<Option<Pass>, Failure> {
-    if plan.destination.failover.is_some() && plan.destination.cluster.is_out(exchange.start) {
-        take_over(plan, exchange, NOBODY_HEALTHY);
+    let destination = &plan.destination;
+    if destination.failover.is_some() {
+        let gray = destination.gray.as_ref();
+        let lane = gray.and_then(|gray| gray::lane(gray, &request.fields));
+        if destination.cluster.is_out(lane, exchange.start) {
+            take_over(plan, exchange, NOBODY_HEALTHY);
+        }
     }
     let rng = &session.worker.rng;
     match plan.destination.enter(exchange.start, rng) {

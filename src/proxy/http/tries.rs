@@ -370,13 +370,14 @@ fn pick(
     let key =
         hashing.and_then(|hashing| hash_key::of_request(hashing, session, head, exchange.start));
     let mut rng = session.worker.rng.borrow_mut();
+    let gray = plan.destination.gray.as_ref();
+    let lane = gray.and_then(|gray| gray::lane(gray, &head.fields));
     if let Some(kept) = &exchange.kept
-        && let Some(lease) = persistence::lease(kept, cluster, &exchange.tried, now, &mut rng)
+        && let Some(lease) = persistence::lease(kept, cluster, lane, &exchange.tried, now, &mut rng)
     {
         return Ok(lease);
     }
-    let gray = plan.destination.gray.as_ref();
-    if let Some(lane) = gray.and_then(|gray| gray::lane(gray, &head.fields))
+    if let Some(lane) = lane
         && let Some(lease) = cluster.pick_in_lane(lane, key, &exchange.tried, now, &mut rng)
     {
         return Ok(lease);

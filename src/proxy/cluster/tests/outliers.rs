@@ -135,23 +135,23 @@ fn all_may_be_ejected_where_another_service_takes_over_until_one_is_tried_again(
     };
     let mut scene = Scene::new(service, 3);
     for port in 1..=3 {
-        assert!(!scene.cluster.is_out(scene.now));
+        assert!(!scene.cluster.is_out(None, scene.now));
         for _ in 0..5 {
             scene.outcome_at(port, Outcome::Failure5xx);
         }
     }
-    assert!(scene.cluster.is_out(scene.now));
+    assert!(scene.cluster.is_out(None, scene.now));
     scene.now += seconds(40.0);
     // Each of them is tried by one request, and while that is under way the others go elsewhere.
     let probes: Vec<Lease> = (0..3)
         .map(|_| {
-            assert!(!scene.cluster.is_out(scene.now));
+            assert!(!scene.cluster.is_out(None, scene.now));
             scene.pick()
         })
         .collect();
-    assert!(probes.iter().all(Lease::is_probe) && scene.cluster.is_out(scene.now));
+    assert!(probes.iter().all(Lease::is_probe) && scene.cluster.is_out(None, scene.now));
     for probe in probes {
         scene.settle(probe, Outcome::Success);
     }
-    assert!(!scene.cluster.is_out(scene.now));
+    assert!(!scene.cluster.is_out(None, scene.now));
 }
