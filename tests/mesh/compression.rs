@@ -3,7 +3,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderMap;
 use hyper::service::service_fn;
@@ -26,7 +26,7 @@ type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
 /// `/text` is long, `/short` is not, `/image` is of another type, and `/events` says one line for each permit it is given.
 async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let whole = |text: String| http_body_util::Full::new(Bytes::from(text)).boxed_unsync();
+    let whole = |text: String| Full::new(Bytes::from(text)).boxed_unsync();
     let (media, body) = match request.uri().path() {
         "/short" => ("text/plain", whole(LINE.to_owned())),
         "/image" => ("image/png", whole(text())),
@@ -37,6 +37,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
     let headers = response.headers_mut();
     headers.insert("content-type", media.parse().expect("a value"));
     headers.insert("etag", "\"one\"".parse().expect("a value"));
+    if request.headers().contains_key("if-none-match") {
+        *response.status_mut() = hyper::StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Full::default().boxed_unsync();
+    }
     Ok(response)
 }
 
@@ -89,31 +93,33 @@ async fn gateway(mesh: &Mesh, backend: SocketAddr) -> Sidecar {
 
 /// Asks over HTTP/1.1 or HTTP/2.
 async fn ask(gateway: SocketAddr, http2: bool, path: &str, accept: &str) -> Response<Incoming> {
+    ask_as(gateway, http2, Request::get(path), accept).await
+}
+
+async fn ask_as(
+    gateway: SocketAddr,
+    http2: bool,
+    request: hyper::http::request::Builder,
+    accept: &str,
+) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(gateway).await.expect("connected"));
-    let request = |uri: String| {
-        Request::get(uri)
-            .header("host", "shop.test")
-            .header("accept-encoding", accept)
-            .body(Empty::<Bytes>::new())
-            .expect("a request")
-    };
+    let mut request = request
+        .header("host", "shop.test")
+        .header("accept-encoding", accept)
+        .body(Empty::<Bytes>::new())
+        .expect("a request");
     if http2 {
+        let uri = format!("http://shop.test{}", request.uri());
+        *request.uri_mut() = uri.parse().expect("a URI");
         let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
         let (mut sender, connection) = shaken.expect("HTTP/2");
         tokio::spawn(connection);
-        let answer = sender
-            .send_request(request(format!("http://shop.test{path}")))
-            .await;
-        return answer.expect("an answer");
+        return sender.send_request(request).await.expect("an answer");
     }
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
-        .await
-        .expect("HTTP/1");
+    let shaken = hyper::client::conn::http1::handshake(stream).await;
+    let (mut sender, connection) = shaken.expect("HTTP/1");
     tokio::spawn(connection);
-    sender
-        .send_request(request(path.to_owned()))
-        .await
-        .expect("an answer")
+    sender.send_request(request).await.expect("an answer")
 }
 
 async fn fetch(gateway: SocketAddr, http2: bool, path: &str, accept: &str) -> (HeaderMap, Bytes) {
@@ -191,4 +197,27 @@ async fn what_a_stream_has_said_is_not_held_back() {
         std::io::Write::flush(&mut decoder).expect("gzip");
     }
     assert_eq!(decoder.get_ref(), LINE.as_bytes());
+}
+
+#[tokio::test]
+async fn head_and_not_modified_say_what_get_says() {
+    let mesh = Mesh::new();
+    let gateway = gateway(&mesh, start().await).await;
+    for http2 in [false, true] {
+        let head = ask_as(gateway.gateway, http2, Request::head("/text"), "gzip").await;
+        assert_eq!(head.headers()["content-encoding"], "gzip");
+        assert_eq!(head.headers()["vary"], "Accept-Encoding");
+        assert_eq!(head.headers()["etag"], "W/\"one\"");
+        assert!(!head.headers().contains_key("content-length"));
+        let head = ask_as(gateway.gateway, http2, Request::head("/short"), "gzip").await;
+        assert!(!head.headers().contains_key("content-encoding"));
+        assert_eq!(head.headers()["content-length"], LINE.len().to_string());
+        for etag in ["W/\"one\"", "\"one\""] {
+            let known = Request::get("/text").header("if-none-match", etag);
+            let answer = ask_as(gateway.gateway, http2, known, "gzip").await;
+            assert_eq!(answer.status(), 304);
+            assert_eq!(answer.headers()["etag"], etag, "as the client knows it");
+            assert_eq!(answer.headers()["vary"], "Accept-Encoding");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use crate::model::{Coding, Compression};
 use crate::proxy::http::body::Size;
-use crate::proxy::http::head::{Fields, Known, RequestHead, ResponseHead};
+use crate::proxy::http::head::{Fields, Known, Method, RequestHead, ResponseHead};
 
 /// Digests of the bytes as they came.
 const DIGESTS: [&[u8]; 3] = [b"content-digest", b"digest", b"content-md5"];
@@ -18,6 +18,14 @@ pub fn decide(
     answer: &mut ResponseHead,
     size: Size,
 ) -> Option<Coding> {
+    if answer.status == 304 {
+        tell_of_what_is_stored(request, &mut answer.fields);
+        return None;
+    }
+    let size = match request.method == Method::Head {
+        false => size,
+        true => size_of_get(&answer.fields),
+    };
     if !is_compressible(compression, answer, size) {
         return None;
     }
@@ -28,10 +36,8 @@ pub fn decide(
     for digest in DIGESTS {
         fields.remove_name(digest);
     }
-    let etag = fields.get(Known::Etag).map(<[u8]>::to_vec);
-    if let Some(etag) = etag.filter(|etag| !etag.starts_with(b"W/")) {
-        // The bytes differ, the meaning does not (RFC 9110, section 8.8.1).
-        fields.set_known(Known::Etag, b"ETag", &[b"W/", &etag[..]].concat());
+    if let Some(weak) = weak_etag(fields) {
+        fields.set_known(Known::Etag, b"ETag", &weak);
     }
     fields.set_known(
         Known::ContentEncoding,
@@ -39,6 +45,30 @@ pub fn decide(
         coding.as_str().as_bytes(),
     );
     Some(coding)
+}
+
+/// A strong ETag as a weak one: the bytes differ, the meaning does not (RFC 9110, section 8.8.1).
+fn weak_etag(fields: &Fields) -> Option<Vec<u8>> {
+    let etag = fields.get(Known::Etag)?;
+    (!etag.starts_with(b"W/")).then(|| [b"W/", etag].concat())
+}
+
+/// An answer to HEAD has the length that the answer to GET would have.
+fn size_of_get(fields: &Fields) -> Size {
+    fields.content_length().map_or(Size::Unknown, Size::Exact)
+}
+
+/// What the client has stored may have been compressed: then it knows the weak ETag, and is told that one again.
+fn tell_of_what_is_stored(request: &RequestHead, fields: &mut Fields) {
+    vary(fields);
+    let weak = weak_etag(fields);
+    let knows = |weak: &Vec<u8>| {
+        let mut asked = request.fields.get_all(Known::IfNoneMatch);
+        asked.any(|list| has_token(list, weak))
+    };
+    if let Some(weak) = weak.filter(knows) {
+        fields.set_known(Known::Etag, b"ETag", &weak);
+    }
 }
 
 fn is_compressible(compression: &Compression, answer: &ResponseHead, size: Size) -> bool {

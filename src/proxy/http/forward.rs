@@ -480,6 +480,10 @@ fn begin_packing(
 ) -> Option<Box<Packer>> {
     let (request, answer) = (&scratch.request, &mut scratch.response);
     let coding = decide_compression(compression, request, answer, *size)?;
+    if *size == Size::None {
+        // An answer to HEAD: it says what the answer to GET would.
+        return None;
+    }
     *size = Size::Unknown;
     Some(Packer::new(coding))
 }
