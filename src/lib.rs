@@ -12,6 +12,8 @@ pub mod telemetry;
 pub mod api;
 pub mod model;
 
+pub mod interface;
+
 pub mod config;
 pub mod identity;
 pub mod intercept;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::admin::{CheckView, CircuitView, ClusterView, EndpointView, LaneView};
 use crate::api::Rejection;
 use crate::config::{Problem, status};
-use crate::explain::{self, Asked, Explained};
+use crate::explain::{self, Asked, Explained, Known};
 use crate::lane::Reason;
 use crate::model::{
     BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, Lane, LaneLimit,
@@ -100,7 +100,11 @@ pub fn explained(
             None => explain::documented(snapshot, key),
         }
     };
-    let explained = asked.explain(snapshot, namespace, &endpoints);
+    let known = Known {
+        endpoints: &endpoints,
+        interfaces: true,
+    };
+    let explained = asked.explain(snapshot, namespace, known);
     explained.map_err(|error| error.to_string())
 }
 

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::client::Output;
 use crate::admin;
 use crate::config::{Loader, Problem, problem, source};
-use crate::explain::{self, Asked, Explained, Outcome};
+use crate::explain::{self, Asked, Explained, Known, Outcome};
 use crate::model::{Name, Snapshot};
 
 /// Explains where a request goes and why: listener, every candidate rule and why it lost, filters, backends, endpoints.
@@ -82,9 +82,12 @@ fn offline(arguments: &Arguments, files: &[String], request: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let endpoints = |key: &_| explain::documented(&snapshot, key);
+    let known = Known {
+        endpoints: &|key| explain::documented(&snapshot, key),
+        interfaces: true,
+    };
     let asked = arguments.asked(request);
-    match asked.explain(&snapshot, Name::DEFAULT_NAMESPACE, &endpoints) {
+    match asked.explain(&snapshot, Name::DEFAULT_NAMESPACE, known) {
         Ok(explained) => print(arguments, &explained),
         Err(error) => fail(&error.to_string()),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::compile::{Cache, Placed, compile};
+use super::compile::{Cache, Placed, compile, interfaces};
 use super::list;
 use super::problem::{Page, Problem, Severity};
 use super::source::Source;
@@ -63,6 +63,15 @@ impl Loader {
     pub fn judge(&mut self, sources: &[Source]) -> (Snapshot, Vec<Problem>) {
         let placed = self.read(sources);
         let (snapshot, mut problems) = compile(&placed, &mut self.compiled);
+        Problem::arrange(&mut problems);
+        (snapshot, problems)
+    }
+
+    /// As [`Self::judge`], and what the interfaces of services say of the routes to them; their files are read for it.
+    pub fn judge_by_interfaces(&mut self, sources: &[Source]) -> (Snapshot, Vec<Problem>) {
+        let placed = self.read(sources);
+        let (snapshot, mut problems) = compile(&placed, &mut self.compiled);
+        problems.extend(interfaces(&placed, &snapshot));
         Problem::arrange(&mut problems);
         (snapshot, problems)
     }

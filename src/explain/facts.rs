@@ -111,6 +111,9 @@ pub struct Backend {
     pub filters: Vec<Effect>,
     /// What the backend is asked for.
     pub asked: String,
+    /// The operation of its interface that serves this, or that none does; None where the service declares none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -29,22 +29,28 @@ use crate::proxy::route::{
 use crate::telemetry::metrics::Requests;
 
 pub use facts::{At, Backend, Candidate, Effect, Endpoint, Explained, Mirror, Outcome, Rule};
-use words::{asked, candidate, hedge, retry, session, text};
+use words::{asked, candidate, hedge, operation, retry, session, text};
 
 pub use question::{Asked, Question, QuestionError, Standpoint};
 
 /// Candidates with another path that are listed; of a host with thousands of routes the others only count.
 const OTHER_PATHS_MAX: usize = 20;
 
-/// The endpoints of a cluster, as whoever explains knows them.
-pub type Endpoints<'e> = &'e dyn Fn(&ClusterKey) -> Vec<Endpoint>;
+/// What whoever explains knows beside the documents.
+#[derive(Clone, Copy)]
+pub struct Known<'k> {
+    /// The endpoints of a cluster.
+    pub endpoints: &'k dyn Fn(&ClusterKey) -> Vec<Endpoint>,
+    /// Whether to read the files in which services declare their operations.
+    pub interfaces: bool,
+}
 
 /// What becomes of a request under these documents.
-pub fn explain(snapshot: &Snapshot, question: &Question, endpoints: Endpoints<'_>) -> Explained {
+pub fn explain(snapshot: &Snapshot, question: &Question, known: Known<'_>) -> Explained {
     let explainer = Explainer {
         snapshot,
         question,
-        endpoints,
+        known,
     };
     match &question.from {
         Standpoint::Outside { gateway } => explainer.at_gateway(gateway.as_ref()),
@@ -81,7 +87,7 @@ pub fn documented(snapshot: &Snapshot, key: &ClusterKey) -> Vec<Endpoint> {
 struct Explainer<'e> {
     snapshot: &'e Snapshot,
     question: &'e Question,
-    endpoints: Endpoints<'e>,
+    known: Known<'e>,
 }
 
 impl Explainer<'_> {
@@ -190,8 +196,7 @@ impl Explainer<'_> {
                     port: service_port,
                 };
                 let mut told = self.told(at(None), &path, Outcome::Forwarded);
-                let asked = asked(head);
-                told.backends = vec![self.cluster(&key, 1, 100.0, Vec::new(), asked)];
+                told.backends = vec![self.cluster(&key, 1, 100.0, Vec::new(), head)];
                 told
             }
         }
@@ -312,9 +317,7 @@ impl Explainer<'_> {
                 effects::effects(&backend.filters, &rule.matches, arrival, &mut head);
             let (weight, share) = (backend.weight, share(backend.weight));
             match &backend.target {
-                BackendTarget::Cluster(key) => {
-                    self.cluster(key, weight, share, effects, asked(&head))
-                }
+                BackendTarget::Cluster(key) => self.cluster(key, weight, share, effects, &head),
                 BackendTarget::Invalid(why) => invalid(why, weight, share),
             }
         });
@@ -350,17 +353,19 @@ impl Explainer<'_> {
         weight: u32,
         share_percent: f64,
         filters: Vec<Effect>,
-        asked: String,
+        head: &RequestHead,
     ) -> Backend {
         let service = self.snapshot.services.get(&key.service);
         let tls = service.and_then(|service| service.tls_of(key.port));
+        let declaring = service.filter(|service| self.known.interfaces && !service.api.is_empty());
         Backend {
             cluster: Some(key.to_string()),
             invalid: None,
             weight,
             share_percent,
             filters,
-            asked,
+            asked: asked(head),
+            operation: declaring.map(|service| operation(service, head)),
             balance: service.map(|service| service.balance.policy.as_str().to_owned()),
             circuit: service.map(|service| {
                 let circuit = &service.circuit;
@@ -378,7 +383,7 @@ impl Explainer<'_> {
             failover: service
                 .and_then(|service| service.failover.as_ref())
                 .map(ClusterKey::to_string),
-            endpoints: (self.endpoints)(key),
+            endpoints: (self.known.endpoints)(key),
         }
     }
 }
@@ -399,6 +404,7 @@ fn invalid(why: &str, weight: u32, share_percent: f64) -> Backend {
         share_percent,
         filters: Vec::new(),
         asked: String::new(),
+        operation: None,
         balance: None,
         circuit: None,
         tls: None,

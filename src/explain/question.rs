@@ -1,6 +1,6 @@
 //! The request that is asked about, as a person writes it.
 
-use super::{At, Endpoints, Explained, Outcome, explain};
+use super::{At, Explained, Known, Outcome, explain};
 use crate::model::{Name, Snapshot};
 use crate::proxy::http::head::{Method, RequestHead, Scheme};
 
@@ -22,12 +22,12 @@ impl Asked {
         &self,
         snapshot: &Snapshot,
         namespace: &str,
-        endpoints: Endpoints<'_>,
+        known: Known<'_>,
     ) -> Result<Explained, QuestionError> {
         let ask = |from: Standpoint| {
             let headers = self.headers.iter().map(String::as_str);
             let question = Question::parse(&self.request, headers, from)?;
-            Ok(explain(snapshot, &question, endpoints))
+            Ok(explain(snapshot, &question, known))
         };
         if let Some(from) = self.standpoint() {
             return ask(from);

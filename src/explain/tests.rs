@@ -54,9 +54,12 @@ fn asked(request: &str, headers: &[&str], from: Option<&str>) -> Explained {
         from: from.map(str::to_owned),
         gateway: None,
     };
-    let endpoints = |key: &ClusterKey| documented(&snapshot, key);
+    let known = Known {
+        endpoints: &|key| documented(&snapshot, key),
+        interfaces: true,
+    };
     asked
-        .explain(&snapshot, "default", &endpoints)
+        .explain(&snapshot, "default", known)
         .expect("a question")
 }
 
@@ -144,4 +147,40 @@ fn without_a_standpoint_the_gateway_is_asked_first() {
     assert!(matches!(told.at, At::Sidecar { .. }), "{told}");
     let told = asked("https://elsewhere.test/", &[], None);
     assert!(matches!(told.at, At::Nowhere { .. }), "{told}");
+}
+
+#[test]
+fn the_operation_that_serves_a_request_is_told() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/interfaces.yaml");
+    let sources = crate::config::source::read(&file).expect("the example");
+    let snapshot = Loader::new().load(&sources).expect("usable").snapshot;
+    let ask = |request: &str, interfaces| {
+        let asked = Asked {
+            request: request.to_owned(),
+            ..Asked::default()
+        };
+        let known = Known {
+            endpoints: &|key| documented(&snapshot, key),
+            interfaces,
+        };
+        let told = asked.explain(&snapshot, "default", known);
+        told.expect("a question").backends[0].operation.clone()
+    };
+    for (request, expected) in [
+        (
+            "http://shop.example.com/v1/carts/7?a=b",
+            "GET /carts/{id}, getCart",
+        ),
+        (
+            "PUT http://shop.example.com/v1/carts/7",
+            "no operation serves this; there are GET /carts/{id}, GET /carts, POST /carts",
+        ),
+        (
+            "POST http://stock.example.com/shop.stock.v1.Stock/Reserve",
+            "POST /shop.stock.v1.Stock/Reserve",
+        ),
+    ] {
+        assert_eq!(ask(request, true).as_deref(), Some(expected));
+        assert_eq!(ask(request, false), None);
+    }
 }

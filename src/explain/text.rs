@@ -146,6 +146,7 @@ impl Display for Backend {
         writeln!(f, "  {share:>8} {cluster}, asked for {}", self.asked)?;
         effects(f, "             ", &self.filters)?;
         let about = [
+            ("api", &self.operation),
             ("balance", &self.balance),
             ("limits", &self.circuit),
             ("tls", &self.tls),

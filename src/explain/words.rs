@@ -1,12 +1,16 @@
 //! What a rule, its settings and its conditions are, in words.
 
 use super::facts::Candidate;
+use crate::interface::Interface;
 use crate::model::{
-    self, ClusterKey, HeaderMatch, HedgeAfter, PathMatch, QueryMatch, RouteMatch, SessionCarrier,
-    ValueMatch,
+    self, ClusterKey, HeaderMatch, HedgeAfter, PathMatch, QueryMatch, RouteMatch, Service,
+    SessionCarrier, ValueMatch,
 };
 use crate::proxy::http::head::RequestHead;
 use crate::proxy::route::{Considered, Fate, Mismatch, Persistence};
+
+/// Operations that are named where none serves a request.
+const OPERATIONS_MAX: usize = 3;
 
 pub fn candidate(considered: &Considered<'_, ClusterKey>, head: &RequestHead) -> Candidate {
     let Considered {
@@ -90,6 +94,25 @@ fn bare(regex: &regex::bytes::Regex) -> &str {
 pub fn asked(head: &RequestHead) -> String {
     let (target, host) = (text(head.path_and_query()), text(head.authority()));
     format!("{} {target} as {host}", head.method.as_str())
+}
+
+/// Which operation of a service's interface serves a request.
+pub fn operation(service: &Service, head: &RequestHead) -> String {
+    let (interface, unusable) = Interface::read(&service.api);
+    if let Some(unusable) = unusable.first() {
+        return unusable.to_string();
+    }
+    let (method, path) = (head.method.as_str(), head.path());
+    match interface.serving(&method, path) {
+        Some(serving) => match &serving.name {
+            Some(name) => format!("{serving}, {name}"),
+            None => serving.to_string(),
+        },
+        None => format!(
+            "no operation serves this; there are {}",
+            interface.nearest(&text(path), OPERATIONS_MAX)
+        ),
+    }
 }
 
 pub fn retry(retry: &model::Retry) -> String {

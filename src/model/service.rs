@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Service {
     pub path: PathNormalization,
     /// TLS towards the endpoints; None speaks plain.
     pub tls: Option<UpstreamTls>,
+    /// The files that declare its operations, for whoever judges routes; no request is looked at by them.
+    pub api: Vec<PathBuf>,
 }
 
 impl Service {
@@ -51,6 +54,7 @@ impl Service {
             failover: None,
             path: PathNormalization::default(),
             tls: None,
+            api: Vec::new(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use hyper::Method;
 use pillion::config::{Loader, Source};
-use pillion::explain::{Asked, Explained, Outcome, documented};
-use pillion::model::{ClusterKey, Snapshot};
+use pillion::explain::{Asked, Explained, Known, Outcome, documented};
+use pillion::model::Snapshot;
 
 use crate::harness::documents::edge;
 use crate::harness::{Client, Mesh, Service, Target};
@@ -122,9 +122,12 @@ impl Chance {
 }
 
 fn explained(snapshot: &Snapshot, asked: &Asked) -> Explained {
-    let endpoints = |key: &ClusterKey| documented(snapshot, key);
+    let known = Known {
+        endpoints: &|key| documented(snapshot, key),
+        interfaces: false,
+    };
     asked
-        .explain(snapshot, "default", &endpoints)
+        .explain(snapshot, "default", known)
         .expect("a question")
 }
 

@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use crate::config::{Loader, Problem, source};
 use crate::explain::{
-    self, Asked, At, Backend, Explained, Outcome, Question, QuestionError, Standpoint,
+    self, Asked, At, Backend, Explained, Known, Outcome, Question, QuestionError, Standpoint,
 };
-use crate::model::{ClusterKey, Name, Snapshot};
+use crate::model::{Name, Snapshot};
 
 /// Different kinds of change that are told; the others only count.
 const KINDS_MAX: usize = 50;
@@ -175,10 +175,13 @@ fn has_line(text: &str, line: &str) -> bool {
 
 /// What becomes of a request, as lines that are compared: what decides, and what changes on the way.
 fn fare(snapshot: &Snapshot, asked: &Asked, from: &Standpoint) -> Result<String, QuestionError> {
-    let endpoints = |key: &ClusterKey| explain::documented(snapshot, key);
+    let known = Known {
+        endpoints: &|key| explain::documented(snapshot, key),
+        interfaces: false,
+    };
     let ask = |request: &str| {
         let question = Question::parse(request, [], from.clone())?;
-        Ok(explain::explain(snapshot, &question, &endpoints))
+        Ok(explain::explain(snapshot, &question, known))
     };
     let told = ask(&asked.request)?;
     // The log does not say whether it was in TLS.

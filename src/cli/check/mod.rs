@@ -111,7 +111,7 @@ impl Report {
             *kinds.entry(kind.as_str()).or_default() += 1;
             false
         });
-        let (snapshot, found) = Loader::new().judge(&mesh);
+        let (snapshot, found) = Loader::new().judge_by_interfaces(&mesh);
         problems.extend(found);
         count_kinds(&mesh, &mut kinds);
         Problem::arrange(&mut problems);

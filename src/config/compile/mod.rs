@@ -3,6 +3,9 @@
 //! Results are kept from one time to the next, so that a service or route that did not change stays the same `Arc`.
 
 mod gateways;
+mod interfaces;
+#[cfg(test)]
+mod interfaces_tests;
 mod policies;
 mod reach;
 mod references;
@@ -20,6 +23,7 @@ use super::source::Origin;
 use super::spec::{Document, Head, Identity, Kind, Spec};
 use crate::model::{Condition, Name, Snapshot, Status};
 
+pub use interfaces::interfaces;
 use references::{Grants, Namespaces};
 use routes::RouteCache;
 use secrets::Secrets;

@@ -334,19 +334,20 @@ fn merge(ports: &mut Vec<Port>, kubernetes: &[Port]) {
 }
 
 fn in_folder(service: &Arc<Service>, folder: &Path) -> Arc<Service> {
-    let Some(tls) = &service.tls else {
+    if service.tls.is_none() && service.api.is_empty() {
         return Arc::clone(service);
-    };
-    let tls = UpstreamTls {
+    }
+    let tls = service.tls.as_ref().map(|tls| UpstreamTls {
         sni: tls.sni.clone(),
         ca: tls.ca.as_ref().map(|ca| pem_in(ca, folder)),
         certificate: tls
             .certificate
             .as_ref()
             .map(|pair| certificate_in(pair, folder)),
-    };
+    });
     Arc::new(Service {
-        tls: Some(tls),
+        tls,
+        api: service.api.iter().map(|file| folder.join(file)).collect(),
         ..Service::clone(service)
     })
 }

@@ -106,6 +106,15 @@ fn may_be_secret(text: &str, head: Option<&Head>) -> bool {
 
 fn document(fields: &mut Fields<'_, '_>) -> (Option<Head>, Option<Spec>) {
     let api = fields.optional("apiVersion", |c| c.owned_text());
+    if !fields.has("kind") && (fields.has("openapi") || fields.has("swagger")) {
+        fields.ignore_rest();
+        let hint =
+            "keep it in a folder of its own, and name it as `api` in the document of its Service";
+        let _: Option<()> = fields
+            .cursor()
+            .error("this is an OpenAPI description", hint);
+        return (None, None);
+    }
     let kind = fields.required("kind", |cursor| kind(cursor, api.as_deref()));
     let Some(kind) = kind else {
         fields.ignore_rest();

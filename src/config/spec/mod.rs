@@ -36,5 +36,5 @@ pub use grant::GrantSpec;
 pub use kind::Kind;
 pub use kubernetes_data::{ConfigMapSpec, SecretSpec};
 pub use kubernetes_service::KubernetesServiceSpec;
-pub use route::{BackendRef, ParentKind, ParentRef, RouteSpec};
+pub use route::{BackendRef, ParentKind, ParentRef, RouteSpec, RuleSpec};
 pub use service::ServiceSpec;

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{circuit, gray, hashing, health, lane, path};
@@ -6,6 +7,7 @@ use crate::config::decode::{Cursor, Fields};
 use crate::config::defaults;
 use crate::config::problem::Spot;
 use crate::config::yaml::Value;
+use crate::interface::Interface;
 use crate::model::{
     Address, Balance, ClusterKey, Endpoint, EndpointState, HashKey, LeastRequest, Name, Outlier,
     Pem, Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
@@ -20,6 +22,8 @@ pub struct ServiceSpec {
     pub subset_spots: Vec<Spot>,
     /// Where the service is written that takes over.
     pub failover_spot: Option<Spot>,
+    /// Where each file of its interface is named.
+    pub api_spots: Vec<Spot>,
 }
 
 pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
@@ -29,6 +33,8 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
     let (subsets, subset_spots) = subsets.into_iter().unzip();
     let failover = fields.optional("failover", |c| failover(c, &name));
     let (failover, failover_spot) = failover.unzip();
+    let api = fields.optional("api", api).unwrap_or_default();
+    let (api, api_spots) = api.into_iter().unzip();
     let service = Service {
         name,
         ports: ports.unwrap_or_default(),
@@ -52,6 +58,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
             .optional("path", |c| c.fields(path::normalization))
             .unwrap_or_default(),
         tls: fields.optional("tls", |c| c.fields(tls)),
+        api,
     };
     if is_tcp(&service) {
         warn_of_lane_in_vain(fields, &service);
@@ -61,6 +68,25 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, name: Name) -> ServiceSpec {
         service: Arc::new(service),
         subset_spots,
         failover_spot,
+        api_spots,
+    }
+}
+
+/// A file, or several.
+fn api(cursor: Cursor<'_>) -> Option<Vec<(PathBuf, Spot)>> {
+    let file = |cursor: Cursor<'_>| {
+        let file = cursor.path()?;
+        if Interface::is_one(&file) {
+            return Some((file, cursor.spot()));
+        }
+        cursor.error(
+            format!("`{}` is no interface", file.display()),
+            Interface::FILES,
+        )
+    };
+    match &cursor.node.value {
+        Value::Sequence(_) => cursor.list(file),
+        _ => file(cursor).map(|one| vec![one]),
     }
 }
 
