@@ -221,6 +221,7 @@ fn route_view(route: &Route) -> Value {
                 },
                 "name": session.name.as_deref(),
                 "absolute_timeout_ms": session.absolute_timeout.map(|limit| limit.as_millis() as u64),
+                "idle_timeout_ms": session.idle_timeout.map(|limit| limit.as_millis() as u64),
             })),
             "hedge": rule.hedge.map(|hedge| json!({
                 "after_ms": match hedge.after {

@@ -81,6 +81,8 @@ pub struct SessionPersistence {
     pub name: Option<Arc<str>>,
     /// How long a session lasts; None has no end.
     pub absolute_timeout: Option<Duration>,
+    /// How long after its last request one still lasts; None has no end. It may end an eighth earlier.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// What a client says its session in.

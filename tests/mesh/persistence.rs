@@ -51,6 +51,7 @@ fn documents(services: &[Service], (a, b): (u32, u32), instances: usize) -> Stri
                 "/short",
                 "{type: Header, sessionName: x-session, absoluteTimeout: 1s}",
             ),
+            rule("/idle", "{sessionName: s, idleTimeout: 8s}"),
             rule(
                 "/kept",
                 "{absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}",
@@ -205,4 +206,23 @@ async fn a_permanent_cookie_lasts_as_long_as_the_session() {
         cookie.ends_with("; Path=/kept; Max-Age=3600; HttpOnly"),
         "{cookie}"
     );
+}
+
+#[tokio::test]
+async fn whoever_is_not_idle_is_told_the_session_anew() {
+    let shop = shop((1, 1)).await;
+    let mut client = shop.client();
+    let first = client.get("/idle").await.expect("an answer");
+    let session = given(&first, "s").expect("a session");
+    let parts = |session: &str| -> Vec<String> { session.split('-').map(str::to_owned).collect() };
+    let said = format!("s={session}");
+    let next = eventually("the session is told anew", async || {
+        let again = client.get_with("/idle", &[("cookie", &said)]).await.ok()?;
+        assert_eq!(again.body, first.body);
+        given(&again, "s")
+    })
+    .await;
+    let (old, new) = (parts(&session), parts(&next));
+    assert_eq!(old[..2], new[..2], "the same, begun at the same time");
+    assert!(new[2] > old[2], "{session} {next}");
 }

@@ -15,7 +15,6 @@ pub(super) fn session_persistence(
     fields: &mut Fields<'_, '_>,
     matches: &[RouteMatch],
 ) -> Option<SessionPersistence> {
-    fields.not_built(&[("idleTimeout", "; `absoluteTimeout` bounds a session")]);
     let kind = fields.optional("type", |cursor| {
         cursor.choice(&[("Cookie", Kind::Cookie), ("Header", Kind::Header)])
     });
@@ -25,6 +24,7 @@ pub(super) fn session_persistence(
         Kind::Header => cursor.header_name(),
     });
     let absolute_timeout = fields.optional("absoluteTimeout", |c| c.nonzero_duration());
+    let idle_timeout = fields.optional("idleTimeout", |c| c.nonzero_duration());
     let permanent = fields.optional("cookieConfig", |cursor| {
         if kind == Kind::Header {
             return cursor.error("a header has no `cookieConfig`", "leave it out");
@@ -53,6 +53,7 @@ pub(super) fn session_persistence(
         },
         name,
         absolute_timeout,
+        idle_timeout,
     })
 }
 
