@@ -10,8 +10,9 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::files::Files;
+use super::subjects::BySubject;
 use super::{Reload, TlsError, alpn_protocols, pem, provider};
-use crate::model::{Address, Certificate, Name, Pem, UpstreamTls};
+use crate::model::{Address, Certificate, Name, Pem, SubjectName, UpstreamTls};
 
 /// Server names whose sessions one configuration remembers.
 const RESUMED_NAMES_MAX: usize = 64;
@@ -35,6 +36,7 @@ pub struct ClientConfigs {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Key {
     ca: Option<Pem>,
+    subjects: Vec<SubjectName>,
     certificate: Option<Certificate>,
     alpn: Vec<Vec<u8>>,
 }
@@ -44,6 +46,7 @@ impl ClientConfigs {
     pub fn get(&self, tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientTls>, TlsError> {
         let key = Key {
             ca: tls.ca.clone(),
+            subjects: tls.subjects.clone(),
             certificate: tls.certificate.clone(),
             alpn: alpn_protocols(alpn),
         };
@@ -131,8 +134,15 @@ impl ClientTls {
 
 fn config(key: &Key, roots: Arc<RootCertStore>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider().clone())
-        .with_protocol_versions(rustls::ALL_VERSIONS)?
-        .with_root_certificates(roots);
+        .with_protocol_versions(rustls::ALL_VERSIONS)?;
+    let builder = match key.subjects.is_empty() {
+        true => builder.with_root_certificates(roots),
+        false => {
+            let verifier = BySubject::new(key.subjects.clone(), roots)?;
+            let builder = builder.dangerous();
+            builder.with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
     let mut config = match &key.certificate {
         Some(certificate) => {
             let certified = pem::certified_key(certificate)?;

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod pem;
 mod server;
+mod subjects;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::model::{Address, Certificate, Name, Pem, UpstreamTls};
+use crate::model::{Address, Certificate, Name, Pem, SubjectName, UpstreamTls};
 
 /// A folder with a CA.
 struct Authority {
@@ -45,9 +45,13 @@ impl Authority {
 
     /// Writes `file.pem` and `file.key` for these names.
     fn issue(&self, file: &str, names: &[&str]) -> Certificate {
-        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(names).expect("DNS names");
+        let mut params = CertificateParams::default();
+        let names = names.iter().map(|name| match name.contains("://") {
+            true => SanType::URI((*name).try_into().expect("ASCII")),
+            false => SanType::DnsName((*name).try_into().expect("ASCII")),
+        });
+        params.subject_alt_names = names.collect();
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let pair = Certificate {
             chain: Pem::File(self.path(&format!("{file}.pem"))),
@@ -60,9 +64,8 @@ impl Authority {
 
     fn trust(&self) -> UpstreamTls {
         UpstreamTls {
-            sni: None,
             ca: Some(Pem::File(self.path("ca.pem"))),
-            certificate: None,
+            ..UpstreamTls::default()
         }
     }
 }
@@ -154,6 +157,43 @@ async fn the_certificate_fits_the_name_that_is_asked_for() {
     let reason = explain(&error).expect("a TLS error");
     assert!(reason.contains("not for x.y.shop.test but for"), "{reason}");
     assert!(reason.contains("first.test"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_server_may_be_known_by_other_names_than_the_one_that_is_sent() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let names = [
+        "cart.test",
+        "*.shop.test",
+        "spiffe://mesh.test/ns/shop/sa/cart",
+    ];
+    let certificate = authority.issue("a", &names);
+    let server = ServerTls::new(&[certificate], ALPN_HTTP).expect("usable");
+    let address = serve(server.config().clone()).await;
+    let configs = ClientConfigs::default();
+    let hostname = |name: &str| SubjectName::Hostname(name.into());
+    let uri = |name: &str| SubjectName::Uri(name.into());
+    for (subjects, fits) in [
+        (vec![hostname("cart.test")], true),
+        (vec![hostname("CART.test")], true),
+        (vec![hostname("a.shop.test")], true),
+        (vec![hostname("*.shop.test")], true),
+        (vec![uri(names[2])], true),
+        (vec![hostname("other.test"), uri(names[2])], true),
+        (vec![hostname("sent.test")], false),
+        (vec![hostname("*.test")], false),
+        (vec![uri("cart.test")], false),
+        (vec![uri("spiffe://mesh.test/ns/shop/sa/cart2")], false),
+        (vec![], false),
+    ] {
+        for (trust, trusted) in [(authority.trust(), true), (stranger.trust(), false)] {
+            let subjects = subjects.clone();
+            let tls = UpstreamTls { subjects, ..trust };
+            let client = configs.get(&tls, ALPN_HTTP).expect("a CA").config();
+            let connected = connect(client, address, "sent.test").await;
+            assert_eq!(connected.is_ok(), fits && trusted, "{:?}", tls.subjects);
+        }
+    }
 }
 
 #[tokio::test]
@@ -410,11 +450,7 @@ fn the_name_is_the_configured_one_then_the_endpoints_then_the_services() {
         port: 443,
     };
     let service = Name::local("shop");
-    let mut tls = UpstreamTls {
-        sni: None,
-        ca: None,
-        certificate: None,
-    };
+    let mut tls = UpstreamTls::default();
     let name = |tls: &UpstreamTls, address| {
         let name = server_name(tls, address, &service).expect("a host name");
         name.to_str().into_owned()

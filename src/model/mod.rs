@@ -43,7 +43,7 @@ pub use route::{
 };
 pub use service::{
     Balance, Circuit, CircuitBreaker, ClusterKey, HashKey, Hashing, IssuedCookie, LeastRequest,
-    Outlier, Policy, Port, Protocol, Service, SlowStart, Subset, UpstreamTls,
+    Outlier, Policy, Port, Protocol, Service, SlowStart, SubjectName, Subset, UpstreamTls,
 };
 pub use sidecar::{AppHealth, AppPort, AppProbe, InboundMode, Sidecar};
 pub use snapshot::Snapshot;

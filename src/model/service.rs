@@ -428,11 +428,22 @@ impl Default for CircuitBreaker {
     }
 }
 
-/// TLS origination.
+/// A subject alternative name of a certificate.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum SubjectName {
+    /// A host name, or a wildcard as certificates have it.
+    Hostname(Arc<str>),
+    /// Such as a SPIFFE ID.
+    Uri(Arc<str>),
+}
+
+/// TLS origination.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct UpstreamTls {
     /// The name that is sent and verified; None takes the endpoint's host name, or else the service's name.
     pub sni: Option<Arc<str>>,
+    /// One of these has to be in the certificate, in place of the name that is sent; empty verifies that name.
+    pub subjects: Vec<SubjectName>,
     /// None trusts the system's roots.
     pub ca: Option<Pem>,
     /// The client certificate to present when asked.

@@ -87,6 +87,7 @@ fn upstream<'p>(
     };
     UpstreamTls {
         sni: spec.hostname.clone(),
+        subjects: spec.subjects.clone(),
         ca: (!spec.authorities.is_empty()).then(authorities),
         certificate: None,
     }

@@ -339,6 +339,7 @@ fn in_folder(service: &Arc<Service>, folder: &Path) -> Arc<Service> {
     }
     let tls = service.tls.as_ref().map(|tls| UpstreamTls {
         sni: tls.sni.clone(),
+        subjects: tls.subjects.clone(),
         ca: tls.ca.as_ref().map(|ca| pem_in(ca, folder)),
         certificate: tls
             .certificate

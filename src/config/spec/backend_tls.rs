@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use crate::config::decode::{Cursor, Fields};
 use crate::config::problem::Spot;
+use crate::model::SubjectName;
 
 #[derive(Debug)]
 pub struct BackendTlsPolicySpec {
     pub targets: Vec<TargetRef>,
-    /// Sent and verified.
+    /// Sent, and verified where there are no `subjects`.
     pub hostname: Option<Arc<str>>,
+    pub subjects: Vec<SubjectName>,
     /// Empty trusts the system's roots.
     pub authorities: Vec<AuthorityRef>,
 }
@@ -43,10 +45,11 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> BackendTlsPolicySpec {
         Some(targets)
     });
     let validation = fields.required("validation", |cursor| cursor.fields(validation));
-    let (hostname, authorities) = validation.unwrap_or_default();
+    let (hostname, subjects, authorities) = validation.unwrap_or_default();
     BackendTlsPolicySpec {
         targets: targets.unwrap_or_default(),
         hostname,
+        subjects,
         authorities,
     }
 }
@@ -66,9 +69,11 @@ fn target(fields: &mut Fields<'_, '_>) -> Option<TargetRef> {
     })
 }
 
-fn validation(fields: &mut Fields<'_, '_>) -> Option<(Option<Arc<str>>, Vec<AuthorityRef>)> {
-    fields.not_built(&[("subjectAltNames", "; the name in `hostname` is verified")]);
+type Validation = (Option<Arc<str>>, Vec<SubjectName>, Vec<AuthorityRef>);
+
+fn validation(fields: &mut Fields<'_, '_>) -> Option<Validation> {
     let hostname = fields.required("hostname", |c| c.precise_hostname());
+    let subjects = fields.list("subjectAltNames", |cursor| cursor.fields(subject));
     let system = fields.optional("wellKnownCACertificates", |cursor| {
         cursor.choice(&[("System", ())])
     });
@@ -86,7 +91,34 @@ fn validation(fields: &mut Fields<'_, '_>) -> Option<(Option<Arc<str>>, Vec<Auth
             let hint = "wellKnownCACertificates: System, or caCertificateRefs: [{kind: ConfigMap, name: ca}]";
             here.error("nothing says whose certificates are trusted", hint)
         }
-        _ => Some((hostname, authorities)),
+        _ => Some((hostname, subjects, authorities)),
+    }
+}
+
+fn subject(fields: &mut Fields<'_, '_>) -> Option<SubjectName> {
+    let is_uri = fields.required("type", |cursor| {
+        cursor.choice(&[("Hostname", false), ("URI", true)])
+    });
+    match is_uri? {
+        false => {
+            let name = fields.required("hostname", |c| c.host_pattern());
+            name.map(|name| SubjectName::Hostname(name.to_string().into()))
+        }
+        true => {
+            let uri = fields.required("uri", |cursor| {
+                let uri = cursor.filled_text()?;
+                match uri.split_once("://") {
+                    Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => {
+                        Some(uri.into())
+                    }
+                    _ => cursor.error(
+                        format!("`{uri}` is not a URI with a host"),
+                        "such as spiffe://mesh.local/ns/shop/sa/cart",
+                    ),
+                }
+            });
+            uri.map(SubjectName::Uri)
+        }
     }
 }
 

@@ -365,5 +365,6 @@ fn tls(fields: &mut Fields<'_, '_>) -> Option<UpstreamTls> {
         sni: fields.optional("sni", |c| c.owned_text()),
         ca: fields.optional("ca", |c| c.path()).map(Pem::File),
         certificate: fields.optional("certificate", |c| c.fields(super::gateway::certificate)),
+        ..UpstreamTls::default()
     })
 }

@@ -248,29 +248,44 @@ async fn a_backend_speaks_tls_as_its_policy_says() {
     let backend = tls_service(&good).await;
     let gateway = mesh
         .gateway(|address| {
-            let policy = |name: &str, authority: &str| {
+            let policy = |name: &str, validation: &str| {
                 format!(
                     "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
                      metadata: {{name: {name}, namespace: shop}}\nspec:\n  \
                      targetRefs: [{{group: '', kind: Service, name: {name}}}]\n  \
-                     validation: {{hostname: cart.internal, caCertificateRefs: [{{group: '', kind: ConfigMap, name: {authority}}}]}}\n---\n"
+                     validation: {{{validation}}}\n---\n"
                 )
             };
+            let by = |authority: &str| {
+                format!("hostname: cart.internal, caCertificateRefs: [{{group: '', kind: ConfigMap, name: {authority}}}]")
+            };
+            let known_as = |name: &str| {
+                let subjects = format!("subjectAltNames: [{{type: Hostname, hostname: {name}}}]");
+                by("good").replace("cart.internal", "sent.internal") + ", " + &subjects
+            };
             let of = |path: &str, name: &str| rule(&format!("{{path: {{value: {path}}}}}"), name);
-            let rules = [of("/good", "good"), of("/other", "other"), of("/missing", "nobody")];
+            let rules = [of("/good", "good"), of("/other", "other"), of("/missing", "nobody"),
+                of("/known", "known"), of("/unknown", "unknown")];
             let plain = |name: &str| service(name, backend).replace("port: 9000, appProtocol: tcp", "port: 80");
             gateway(address, &[http_listener(address)])
                 + &route("HTTPRoute", "tls", &format!("rules: [{}]", rules.join(", ")))
-                + &(plain("good") + &plain("other") + &plain("nobody"))
-                + &(policy("good", "good") + &policy("other", "other") + &policy("nobody", "missing"))
+                + &["good", "other", "nobody", "known", "unknown"].map(plain).concat()
+                + &(policy("good", &by("good")) + &policy("other", &by("other")) + &policy("nobody", &by("missing")))
+                + &(policy("known", &known_as("cart.internal")) + &policy("unknown", &known_as("sent.internal")))
                 + &good.config_map("good")
                 + &other.config_map("other")
         })
         .await;
     let mut client = Client::new(Target::direct(gateway.gateway, "shop.test"));
-    let answer = client.get("/good").await.expect("an answer");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "in TLS"));
-    for distrusted in ["/other", "/missing"] {
+    for trusted in ["/good", "/known"] {
+        let answer = client.get(trusted).await.expect("an answer");
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, "in TLS"),
+            "{trusted}"
+        );
+    }
+    for distrusted in ["/other", "/missing", "/unknown"] {
         let answer = client.get(distrusted).await.expect("an answer");
         assert!(answer.status >= 500, "{distrusted}: {}", answer.status);
     }

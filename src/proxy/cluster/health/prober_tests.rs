@@ -349,7 +349,7 @@ async fn a_service_with_tls_is_asked_over_tls() {
     let tls = |sni: &str| UpstreamTls {
         sni: Some(sni.into()),
         ca: Some(files.chain.clone()),
-        certificate: None,
+        ..UpstreamTls::default()
     };
     let server = ServerTls::new(std::slice::from_ref(&files), alpn(None)).unwrap();
     let server = Server::serve(200, Some(Arc::new(server))).await;
