@@ -11,7 +11,7 @@ use crate::config::{Problem, status};
 use crate::explain::{self, Asked, Explained, Known};
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, Lane, LaneLimit,
+    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, Lane, LaneLimit, Mirror,
     PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
@@ -179,6 +179,16 @@ fn normalization(path: &PathNormalization) -> Value {
     })
 }
 
+fn mirror(mirror: &Mirror) -> Value {
+    let share = mirror.chance.share();
+    match &mirror.target {
+        BackendTarget::Cluster(key) => json!({
+            "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port, "share": share,
+        }),
+        BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "share": share}),
+    }
+}
+
 fn route_view(route: &Route) -> Value {
     json!({
         "kind": route.kind.as_str(),
@@ -197,18 +207,13 @@ fn route_view(route: &Route) -> Value {
             "backends": rule.backends.iter().map(|backend| match &backend.target {
                 BackendTarget::Cluster(key) => json!({
                     "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port,
-                    "weight": backend.weight,
+                    "weight": backend.weight, "filters": backend.filters.iter().map(Filter::kind).collect::<Vec<_>>(),
+                    "mirrors": backend.mirrors.iter().map(mirror).collect::<Vec<_>>(),
                 }),
                 BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "weight": backend.weight}),
             }).collect::<Vec<_>>(),
             "filters": rule.filters.iter().map(Filter::kind).collect::<Vec<_>>(),
-            "mirrors": rule.mirrors.iter().map(|mirror| match &mirror.target {
-                BackendTarget::Cluster(key) => json!({
-                    "service": key.service.to_string(), "subset": key.subset.as_deref(), "port": key.port,
-                    "share": mirror.chance.share(),
-                }),
-                BackendTarget::Invalid(reason) => json!({"invalid": &**reason, "share": mirror.chance.share()}),
-            }).collect::<Vec<_>>(),
+            "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),
             "timeouts": {
                 "request_ms": rule.timeouts.request.map(|limit| limit.as_millis() as u64),
                 "backend_request_ms": rule.timeouts.backend_request.map(|limit| limit.as_millis() as u64),

@@ -109,6 +109,9 @@ pub struct Backend {
     pub weight: u32,
     pub share_percent: f64,
     pub filters: Vec<Effect>,
+    /// Who gets copies of its requests, beside those of the rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Mirror>,
     /// What the backend is asked for.
     pub asked: String,
     /// The operation of its interface that serves this, or that none does; None where the service declares none.

@@ -317,7 +317,10 @@ impl Explainer<'_> {
                 effects::effects(&backend.filters, &rule.matches, arrival, &mut head);
             let (weight, share) = (backend.weight, share(backend.weight));
             match &backend.target {
-                BackendTarget::Cluster(key) => self.cluster(key, weight, share, effects, &head),
+                BackendTarget::Cluster(key) => Backend {
+                    mirrors: backend.mirrors.iter().map(mirror).collect(),
+                    ..self.cluster(key, weight, share, effects, &head)
+                },
                 BackendTarget::Invalid(why) => invalid(why, weight, share),
             }
         });
@@ -364,6 +367,7 @@ impl Explainer<'_> {
             weight,
             share_percent,
             filters,
+            mirrors: Vec::new(),
             asked: asked(head),
             operation: declaring.map(|service| operation(service, head)),
             balance: service.map(|service| service.balance.policy.as_str().to_owned()),
@@ -403,6 +407,7 @@ fn invalid(why: &str, weight: u32, share_percent: f64) -> Backend {
         weight,
         share_percent,
         filters: Vec::new(),
+        mirrors: Vec::new(),
         asked: String::new(),
         operation: None,
         balance: None,

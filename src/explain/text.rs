@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::facts::{At, Backend, Candidate, Effect, Endpoint, Explained, Outcome, Rule};
+use super::facts::{At, Backend, Candidate, Effect, Endpoint, Explained, Mirror, Outcome, Rule};
 
 impl Display for Explained {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -28,12 +28,7 @@ impl Display for Explained {
         for backend in &self.backends {
             write!(f, "{backend}")?;
         }
-        for mirror in &self.mirrors {
-            let to = mirror.cluster.as_ref().or(mirror.invalid.as_ref());
-            let to = to.map_or("nobody", String::as_str);
-            writeln!(f, "  mirror   {} % copied to {to}", mirror.share_percent)?;
-        }
-        Ok(())
+        mirrors(f, "  ", &self.mirrors)
     }
 }
 
@@ -145,6 +140,7 @@ impl Display for Backend {
         let cluster = self.cluster.as_deref().unwrap_or_default();
         writeln!(f, "  {share:>8} {cluster}, asked for {}", self.asked)?;
         effects(f, "             ", &self.filters)?;
+        mirrors(f, "             ", &self.mirrors)?;
         let about = [
             ("api", &self.operation),
             ("balance", &self.balance),
@@ -186,6 +182,18 @@ impl Display for Endpoint {
             false => writeln!(f, "; {}", self.score),
         }
     }
+}
+
+fn mirrors(f: &mut Formatter<'_>, indent: &str, mirrors: &[Mirror]) -> fmt::Result {
+    mirrors.iter().try_for_each(|mirror| {
+        let to = mirror.cluster.as_ref().or(mirror.invalid.as_ref());
+        let to = to.map_or("nobody", String::as_str);
+        writeln!(
+            f,
+            "{indent}mirror   {} % copied to {to}",
+            mirror.share_percent
+        )
+    })
 }
 
 fn effects(f: &mut Formatter<'_>, indent: &str, filters: &[Effect]) -> fmt::Result {

@@ -157,6 +157,8 @@ pub struct Backend {
     /// A share of the sum over the rule's backends; 0 gets nothing.
     pub weight: u32,
     pub filters: Vec<Filter>,
+    /// Of the requests that it gets, beside those of the rule.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// Another service that gets copies of requests (`RequestMirror`).

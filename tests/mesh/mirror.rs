@@ -84,6 +84,25 @@ async fn nobody_waits_for_a_mirror_and_its_failures_are_its_own() {
 }
 
 #[tokio::test]
+async fn what_one_backend_gets_is_copied_and_nothing_else() {
+    let scene = Scene::new().await;
+    let mut client = Client::new(scene.target());
+    let mut statuses = Vec::new();
+    // Of a fair coin, 40 throws are the same once in 5 * 10^11 runs.
+    for _ in 0..40 {
+        let answer = client.get("/split").await.expect("the gateway answers");
+        statuses.push(answer.status);
+    }
+    let of_shop = statuses.iter().filter(|status| **status == 200).count();
+    assert!((1..40).contains(&of_shop), "{statuses:?}");
+    assert_eq!(scene.shop.asked(), of_shop);
+    eventually("each is copied", async || {
+        (scene.shadow.asked() == of_shop).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_share_of_requests_is_copied() {
     let scene = Scene::new().await;
     let load = Load::start(&scene.target(), "/share", 4);
@@ -141,6 +160,12 @@ fn documents(gateway: SocketAddr, services: [&Service; 3]) -> String {
         let rest = format!("filters: [{filters}], backendRefs: [{{{backend}}}]");
         below(path, &rest)
     });
+    // Copies of what `shop` gets, and of all.
+    let of_shop = format!("name: shop, port: 80, filters: [{}]", mirror("shadow", ""));
+    let of_all = mirror("other", "");
+    let split =
+        format!("filters: [{of_all}], backendRefs: [{{{of_shop}}}, {{name: nobody, port: 80}}]");
+    let rules = [&rules[..], &[below("/split", &split)]].concat();
     let services = services.map(|one| service(&one.name, &[one.address]));
     [
         edge(gateway),

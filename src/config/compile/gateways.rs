@@ -479,6 +479,7 @@ impl ListenerCompiler<'_, '_> {
             matches: vec![RouteMatch::everything()],
             filters: Vec::new(),
             backends: vec![Backend {
+                mirrors: Vec::new(),
                 target,
                 weight: 1,
                 filters: Vec::new(),

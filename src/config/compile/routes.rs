@@ -8,7 +8,7 @@ use super::services::Services;
 use super::{Part, Placed, parts, rivals};
 use crate::config::problem::{Finding, Problem};
 use crate::config::source::Origin;
-use crate::config::spec::{BackendRef, Document, Kind, RouteSpec, Spec};
+use crate::config::spec::{BackendRef, Document, Kind, MirrorSpec, RouteSpec, Spec};
 use crate::model::{
     Backend, BackendTarget, HostPattern, Mirror, Name, Route, RouteKind, Rule, ServiceParent,
     Status,
@@ -176,22 +176,21 @@ impl Draft<'_> {
         let rules = self.part.spec.rules.iter().zip(targets);
         let rules = rules.map(|(rule, targets)| {
             let mut of_backends = targets;
-            let of_mirrors = of_backends.split_off(rule.backends.len());
+            let of_mirrors = &mut of_backends.split_off(rule.backends.len()).into_iter();
+            let mirrors = compiled_mirrors(&rule.mirrors, of_mirrors);
             let backends = rule.backends.iter().zip(of_backends);
-            let mirrors = rule.mirrors.iter().zip(of_mirrors);
+            let backends = backends.map(|(backend, target)| Backend {
+                target,
+                weight: backend.weight,
+                filters: backend.filters.clone(),
+                mirrors: compiled_mirrors(&backend.mirrors, of_mirrors),
+            });
             Rule {
                 name: rule.name.clone(),
                 matches: rule.matches.clone(),
                 filters: rule.filters.clone(),
-                backends: backends
-                    .map(|(backend, target)| compiled_backend(backend, target))
-                    .collect(),
-                mirrors: mirrors
-                    .map(|(mirror, target)| Mirror {
-                        target,
-                        chance: mirror.chance,
-                    })
-                    .collect(),
+                backends: backends.collect(),
+                mirrors,
                 timeouts: rule.timeouts,
                 retry: rule.retry.clone(),
                 hedge: rule.hedge,
@@ -208,7 +207,7 @@ impl Draft<'_> {
         }
     }
 
-    /// What each rule's backends and then its mirrors resolve to.
+    /// What each rule's references resolve to.
     fn targets(
         &mut self,
         services: &Services<'_>,
@@ -240,29 +239,31 @@ impl Draft<'_> {
                 }
             }
         };
-        let rules = part.spec.rules.iter().map(|rule| {
-            let mirrors = rule.mirrors.iter().map(|mirror| &mirror.backend);
-            rule.backends
-                .iter()
-                .chain(mirrors)
-                .map(&mut target)
-                .collect()
-        });
-        rules.collect()
+        let rules = part.spec.rules.iter();
+        rules
+            .map(|rule| rule.references().map(&mut target).collect())
+            .collect()
     }
 }
 
-fn compiled_backend(backend: &BackendRef, target: BackendTarget) -> Backend {
-    Backend {
+fn compiled_mirrors(
+    mirrors: &[MirrorSpec],
+    targets: &mut impl Iterator<Item = BackendTarget>,
+) -> Vec<Mirror> {
+    let mirrors = mirrors.iter().zip(targets);
+    let compiled = mirrors.map(|(mirror, target)| Mirror {
         target,
-        weight: backend.weight,
-        filters: backend.filters.clone(),
-    }
+        chance: mirror.chance,
+    });
+    compiled.collect()
 }
 
+/// In the order of the references.
 fn route_targets(route: &Route) -> impl Iterator<Item = &BackendTarget> {
     route.rules.iter().flat_map(|rule| {
         let backends = rule.backends.iter().map(|backend| &backend.target);
-        backends.chain(rule.mirrors.iter().map(|mirror| &mirror.target))
+        let of_backends = rule.backends.iter().flat_map(|backend| &backend.mirrors);
+        let mirrors = rule.mirrors.iter().chain(of_backends);
+        backends.chain(mirrors.map(|mirror| &mirror.target))
     })
 }

@@ -29,6 +29,7 @@ mod session;
 pub use backend_tls::{AuthorityRef, BackendTlsPolicySpec, TargetRef};
 pub use document::{Document, Form, Head, Identity, Labels, Spec};
 pub use endpoint_slice::EndpointSliceSpec;
+pub use filter::MirrorSpec;
 pub use gateway::{
     AllowedNamespaces, CertificateRef, GatewaySpec, ListenerProtocol, ListenerSpec, TlsSpec,
 };

@@ -58,6 +58,7 @@ pub struct BackendRef {
     pub port: Option<u16>,
     pub weight: u32,
     pub filters: Vec<Filter>,
+    pub mirrors: Vec<MirrorSpec>,
     /// What it refers to in place of a service, such as `Bucket.storage.example.com`.
     pub foreign: Option<Arc<str>>,
     pub spot: Spot,
@@ -95,6 +96,14 @@ fn rules(fields: &mut Fields<'_, '_>, kind: RouteKind) -> Vec<RuleSpec> {
 }
 
 impl RuleSpec {
+    /// Its backends, then its mirrors, then those of each backend.
+    pub fn references(&self) -> impl Iterator<Item = &BackendRef> {
+        let own = self.mirrors.iter();
+        let of_backends = self.backends.iter().flat_map(|backend| &backend.mirrors);
+        let mirrors = own.chain(of_backends).map(|mirror| &mirror.backend);
+        self.backends.iter().chain(mirrors)
+    }
+
     /// Everything goes to these backends.
     fn of_all(name: Option<Arc<str>>, backends: Vec<BackendRef>) -> Self {
         Self {
@@ -247,10 +256,11 @@ fn backend(
 ) -> Option<BackendRef> {
     let reference = service_ref(fields);
     let weight = fields.optional("weight", weight);
-    let Filters { filters, .. } = filters(fields, kind, place, matches);
+    let Filters { filters, mirrors } = filters(fields, kind, place, matches);
     Some(BackendRef {
         weight: weight.unwrap_or(defaults::BACKEND_WEIGHT),
         filters,
+        mirrors,
         ..reference?
     })
 }
@@ -269,6 +279,7 @@ pub(super) fn service_ref(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
         port,
         weight: defaults::BACKEND_WEIGHT,
         filters: Vec::new(),
+        mirrors: Vec::new(),
         foreign: foreign(kind.as_deref(), group.as_deref()),
         spot,
     })

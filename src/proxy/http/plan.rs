@@ -275,7 +275,7 @@ fn by_rule<'a>(
         deadline: None,
         retry: rule.retry(),
         hedging: backend.hedging.as_deref(),
-        mirrors: &rule.mirrors,
+        mirrors: &backend.mirrors,
         on_half_close: OnHalfClose::default(),
         lane: None,
         tells_load: false,

@@ -375,6 +375,7 @@ fn a_rule_knows_its_label_timeouts_and_backends() {
         port: None,
     };
     let backend = |target, weight| model::Backend {
+        mirrors: Vec::new(),
         target,
         weight,
         filters: Vec::new(),

@@ -23,8 +23,6 @@ pub struct CompiledRule<T> {
     pub requests: Arc<RequestSeries>,
     /// Whether requests of one client stay with one endpoint.
     pub persistence: Option<Arc<Persistence>>,
-    /// Who else gets requests.
-    pub mirrors: Box<[Mirror<T>]>,
     backends: Vec<Slot<T>>,
     split: Split,
 }
@@ -35,6 +33,8 @@ pub struct Backend<T> {
     pub key: model::ClusterKey,
     pub target: T,
     pub filters: Chain,
+    /// Who else gets its requests.
+    pub mirrors: Box<[Mirror<T>]>,
     /// Boxed, because it is large and few rules have one.
     pub hedging: Option<Box<Hedging>>,
     pub requests: Arc<RequestSeries>,
@@ -66,6 +66,21 @@ pub struct Mirror<T> {
     pub chance: Chance,
 }
 
+/// Those that do not resolve get nothing.
+fn mirrors<'m, T>(
+    mirrors: impl Iterator<Item = &'m model::Mirror>,
+    resolve: &mut impl FnMut(&model::ClusterKey) -> T,
+) -> Box<[Mirror<T>]> {
+    let resolved = mirrors.filter_map(|mirror| match &mirror.target {
+        model::BackendTarget::Cluster(key) => Some(Mirror {
+            target: resolve(key),
+            chance: mirror.chance,
+        }),
+        model::BackendTarget::Invalid(_) => None,
+    });
+    resolved.collect()
+}
+
 #[derive(Debug)]
 enum Slot<T> {
     Cluster(Backend<T>),
@@ -91,23 +106,13 @@ impl<T> CompiledRule<T> {
     ) -> Self {
         let rule = &route.rules[index];
         let label = label(route, index);
-        let mirrors = rule
-            .mirrors
-            .iter()
-            .filter_map(|mirror| match &mirror.target {
-                model::BackendTarget::Cluster(key) => Some(Mirror {
-                    target: resolve(key),
-                    chance: mirror.chance,
-                }),
-                model::BackendTarget::Invalid(_) => None,
-            });
-        let mirrors = mirrors.collect();
         let slot = |backend: &model::Backend| match &backend.target {
             model::BackendTarget::Invalid(reason) => Slot::Invalid(reason.clone()),
             model::BackendTarget::Cluster(key) => Slot::Cluster(Backend {
                 key: key.clone(),
                 target: resolve(key),
                 filters: Chain::compile(&backend.filters, &rule.matches),
+                mirrors: mirrors(rule.mirrors.iter().chain(&backend.mirrors), &mut resolve),
                 hedging: rule
                     .hedge
                     .as_ref()
@@ -123,7 +128,6 @@ impl<T> CompiledRule<T> {
                 .session
                 .as_ref()
                 .map(|session| Persistence::new(session, &label)),
-            mirrors,
             backends: rule.backends.iter().map(slot).collect(),
             split: Split::new(rule.backends.iter().map(|backend| backend.weight)),
             route: route.clone(),

@@ -75,9 +75,9 @@ pub(in crate::config::spec) fn filters(
                 fits(cursor, &filter, place, &read.filters)?;
                 read.filters.push(filter);
             }
-            Entry::Mirror(_) if place != Place::Rule => {
-                let message = "requests are copied for a whole rule that has backends";
-                return cursor.error(message, "write it among the filters of such a rule");
+            Entry::Mirror(_) if place == Place::RuleAlone => {
+                let message = "requests are copied where backends get them";
+                return cursor.error(message, "write it in a rule that has `backendRefs`");
             }
             Entry::Mirror(mirror) => read.mirrors.push(mirror),
         }
