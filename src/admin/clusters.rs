@@ -37,6 +37,9 @@ pub struct EndpointView {
     pub priority: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The traffic lane that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Requests that wait for their last byte.
     pub in_flight: u64,
     /// Open connections of all workers.

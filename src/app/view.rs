@@ -11,8 +11,8 @@ use crate::config::{Problem, status};
 use crate::explain::{self, Asked, Explained, Known};
 use crate::lane::Reason;
 use crate::model::{
-    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, HedgeAfter, Lane, LaneLimit, Mirror,
-    PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
+    BackendTarget, CircuitBreaker, Class, ClusterKey, Filter, Gray, HedgeAfter, Lane, LaneLimit,
+    Mirror, PathMatch, PathNormalization, Route, Service, SessionCarrier, Snapshot, ValueMatch,
 };
 use crate::proxy::cluster::circuit::{self, CircuitReport};
 use crate::proxy::cluster::health::{Health, State};
@@ -27,11 +27,17 @@ pub fn clusters(clusters: &Clusters) -> Vec<ClusterView> {
     let now = Instant::now();
     let view = |cluster: std::sync::Arc<crate::proxy::cluster::Cluster>| {
         let report = cluster.report(now);
+        let service = cluster.service();
+        let gray = service.gray_of(cluster.key.subset.as_deref());
         ClusterView {
             name: cluster.key.to_string(),
-            policy: cluster.service().balance.policy.as_str().to_owned(),
+            policy: service.balance.policy.as_str().to_owned(),
             circuit: report.circuit.as_ref().map(circuit_view),
-            endpoints: report.endpoints.iter().map(endpoint).collect(),
+            endpoints: report
+                .endpoints
+                .iter()
+                .map(|one| endpoint(one, gray))
+                .collect(),
         }
     };
     clusters.iter().map(view).collect()
@@ -45,7 +51,7 @@ fn circuit_view(report: &CircuitReport) -> CircuitView {
     }
 }
 
-fn endpoint(report: &EndpointReport) -> EndpointView {
+fn endpoint(report: &EndpointReport, gray: Option<&Gray>) -> EndpointView {
     let endpoint = &report.endpoint;
     let totals = endpoint.totals();
     EndpointView {
@@ -64,6 +70,7 @@ fn endpoint(report: &EndpointReport) -> EndpointView {
         weight: endpoint.model.weight,
         priority: endpoint.model.priority,
         zone: endpoint.model.zone.as_deref().map(str::to_owned),
+        lane: gray.and_then(|gray| endpoint.lane(gray)).map(str::to_owned),
         in_flight: report.in_flight.into(),
         connections: report.connections.into(),
         latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1e3),
@@ -117,6 +124,7 @@ fn explained_endpoint(view: &EndpointView) -> explain::Endpoint {
         weight: view.weight,
         priority: view.priority,
         zone: view.zone.clone(),
+        lane: view.lane.clone(),
         state: Some(view.state.clone()),
         why: view.why.clone(),
         score: score.into_iter().flatten().collect::<Vec<_>>().join(", "),

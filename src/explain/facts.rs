@@ -125,6 +125,10 @@ pub struct Backend {
     pub tls: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failover: Option<String>,
+    /// The traffic lane that the request names; None where the service has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// Those that may get it.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -135,6 +139,9 @@ pub struct Endpoint {
     pub priority: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The traffic lane that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// As on the page `/clusters`; None offline, where nobody has asked it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

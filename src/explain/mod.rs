@@ -22,6 +22,7 @@ use crate::model::{
 };
 use crate::proxy::failure::Failure;
 use crate::proxy::filter::Arrival;
+use crate::proxy::http::gray;
 use crate::proxy::http::head::{RequestHead, Scheme};
 use crate::proxy::route::{
     CompiledRule, Fate, Found, HeadView, Listeners, MeshRoutes, Table, normalize, without_port,
@@ -71,6 +72,11 @@ pub fn documented(snapshot: &Snapshot, key: &ClusterKey) -> Vec<Endpoint> {
             labels.all(|(name, value)| endpoint.labels.get(name) == Some(value))
         })
     };
+    let gray = service.gray_of(key.subset.as_deref());
+    let lane = |endpoint: &model::Endpoint| {
+        let lane = endpoint.labels.get(&gray?.label)?;
+        Some(lane.to_string()).filter(|lane| !lane.is_empty())
+    };
     let of_port =
         |endpoint: &&model::Endpoint| endpoint.port.is_none() || endpoint.port == key.port;
     let endpoints = service.endpoints.iter().filter(of_port).filter(of_subset);
@@ -79,6 +85,7 @@ pub fn documented(snapshot: &Snapshot, key: &ClusterKey) -> Vec<Endpoint> {
         weight: endpoint.weight,
         priority: endpoint.priority,
         zone: endpoint.zone.as_deref().map(str::to_owned),
+        lane: lane(endpoint),
         ..Endpoint::default()
     });
     told.collect()
@@ -361,6 +368,9 @@ impl Explainer<'_> {
         let service = self.snapshot.services.get(&key.service);
         let tls = service.and_then(|service| service.tls_of(key.port));
         let declaring = service.filter(|service| self.known.interfaces && !service.api.is_empty());
+        let mut endpoints = (self.known.endpoints)(key);
+        let gray = service.and_then(|service| service.gray_of(key.subset.as_deref()));
+        let lane = gray.map(|gray| in_lane(gray::lane(gray, &head.fields), &mut endpoints));
         Backend {
             cluster: Some(key.to_string()),
             invalid: None,
@@ -387,7 +397,28 @@ impl Explainer<'_> {
             failover: service
                 .and_then(|service| service.failover.as_ref())
                 .map(ClusterKey::to_string),
-            endpoints: (self.known.endpoints)(key),
+            lane,
+            endpoints,
+        }
+    }
+}
+
+/// Leaves those that serve the lane that is named, and tells of it.
+fn in_lane(named: Option<&str>, endpoints: &mut Vec<Endpoint>) -> String {
+    let serves = |endpoint: &Endpoint| {
+        endpoint
+            .state
+            .as_deref()
+            .is_none_or(|state| state == "passing")
+    };
+    let mut of_lane = endpoints.iter().filter(|one| one.lane.as_deref() == named);
+    let in_force = named.filter(|_| of_lane.any(serves));
+    endpoints.retain(|one| one.lane.as_deref() == in_force);
+    match (named, in_force) {
+        (None, _) => "none".to_owned(),
+        (Some(named), Some(_)) => named.to_owned(),
+        (Some(named), None) => {
+            format!("{named}, which nobody serves here: those without a lane do")
         }
     }
 }
@@ -414,6 +445,7 @@ fn invalid(why: &str, weight: u32, share_percent: f64) -> Backend {
         circuit: None,
         tls: None,
         failover: None,
+        lane: None,
         endpoints: Vec::new(),
     }
 }

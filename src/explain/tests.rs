@@ -184,3 +184,39 @@ fn the_operation_that_serves_a_request_is_told() {
         assert_eq!(ask(request, false), None);
     }
 }
+
+#[test]
+fn a_request_meets_the_endpoints_of_its_lane() {
+    let mesh = "
+kind: Service
+name: web
+ports: [{port: 80}]
+gray: {header: x-lane}
+endpoints: [{address: '10.0.0.1:80'}, {address: '10.0.0.2:80', labels: {lane: blue}}]
+";
+    let sources = [Source::file("mesh.yaml", mesh)];
+    let snapshot = Loader::new().load(&sources).expect("usable").snapshot;
+    let told = |header: &str| {
+        let asked = Asked {
+            request: "http://web/".to_owned(),
+            headers: vec![header.to_owned()],
+            ..Asked::default()
+        };
+        let known = Known {
+            endpoints: &|key| documented(&snapshot, key),
+            interfaces: false,
+        };
+        let told = asked.explain(&snapshot, "default", known);
+        let backend = told.expect("a question").backends.remove(0);
+        let endpoints = backend.endpoints.into_iter().map(|one| one.address);
+        (backend.lane.expect("lanes"), endpoints.collect::<Vec<_>>())
+    };
+    let base = vec!["10.0.0.1:80".to_owned()];
+    assert_eq!(told("x-other: blue"), ("none".to_owned(), base.clone()));
+    assert_eq!(
+        told("x-lane: blue"),
+        ("blue".to_owned(), vec!["10.0.0.2:80".to_owned()])
+    );
+    let missing = "red, which nobody serves here: those without a lane do";
+    assert_eq!(told("x-lane: red"), (missing.to_owned(), base));
+}

@@ -147,6 +147,7 @@ impl Display for Backend {
             ("limits", &self.circuit),
             ("tls", &self.tls),
             ("failover", &self.failover),
+            ("lane", &self.lane),
         ];
         for (name, value) in about {
             if let Some(value) = value {
@@ -170,6 +171,9 @@ impl Display for Endpoint {
         }
         if let Some(zone) = &self.zone {
             write!(f, ", zone {zone}")?;
+        }
+        if let Some(lane) = &self.lane {
+            write!(f, ", lane {lane}")?;
         }
         if let Some(state) = &self.state {
             write!(f, ", {state}")?;

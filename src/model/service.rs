@@ -58,6 +58,15 @@ impl Service {
         }
     }
 
+    /// Its traffic lanes, for all of it or one subset; a subset that selects by their label is one itself.
+    pub fn gray_of(&self, subset: Option<&str>) -> Option<&Gray> {
+        let gray = self.gray.as_deref()?;
+        let mut subsets = self.subsets.iter();
+        let subset = subset.and_then(|name| subsets.find(|one| *one.name == *name));
+        let selected = subset.is_some_and(|subset| subset.labels.contains_key(&gray.label));
+        (!selected).then_some(gray)
+    }
+
     /// TLS towards the endpoints of a port; None of its name is every port.
     pub fn tls_of(&self, port: Option<u16>) -> Option<&UpstreamTls> {
         let mut ports = self.ports.iter();

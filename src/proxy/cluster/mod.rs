@@ -396,13 +396,9 @@ impl Cluster {
         (serves && found.is_healthy()).then(lease).flatten()
     }
 
-    /// The traffic lanes of its service; a subset that selects by their label is one itself.
+    /// The traffic lanes that its endpoints are in.
     fn gray<'s>(&self, service: &'s Service) -> Option<&'s Gray> {
-        let gray = service.gray.as_deref()?;
-        let subset = self.key.subset.as_ref();
-        let subset = subset.and_then(|name| service.subsets.iter().find(|one| one.name == *name));
-        let selected = subset.is_some_and(|subset| subset.labels.contains_key(&gray.label));
-        (!selected).then_some(gray)
+        service.gray_of(self.key.subset.as_deref())
     }
 
     fn current_view(&self, now: u64) -> arc_swap::Guard<Arc<View>> {

@@ -13,6 +13,7 @@ use super::health::State;
 use super::plan::Standing;
 use super::reported::LoadReport;
 use super::time::nanos;
+use super::view::returning_share;
 use super::{Cluster, Overflow};
 use crate::model::EndpointState;
 
@@ -57,9 +58,11 @@ pub struct EndpointReport {
 }
 
 /// The reason for an endpoint's standing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Why {
     Healthy,
+    /// Slow start: it gets this part of its share.
+    Returning(f64),
     /// Passing, but with failures in a row.
     Failing(u16),
     Draining,
@@ -87,6 +90,13 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Healthy => f.write_str("healthy"),
+            Why::Returning(share) => {
+                let percent = 100.0 * share;
+                write!(
+                    f,
+                    "healthy, on its way back: gets {percent:.0} % of its share"
+                )
+            }
             Why::Failing(1) => f.write_str("healthy, but its last answer was a failure"),
             Why::Failing(failures) => write!(f, "healthy, but {failures} failures in a row"),
             Why::Draining => f.write_str("draining: finishes what it holds"),
@@ -128,6 +138,8 @@ impl Cluster {
         let now_nanos = nanos(now);
         let limits = self.limits();
         let set = self.endpoints();
+        let window = self.service().balance.slow_start.window.as_nanos();
+        let window = u64::try_from(window).unwrap_or(u64::MAX);
         Report {
             panic: self.view(now_nanos).panic,
             circuit: self.shared.circuit.get().map(|c| c.report(now_nanos)),
@@ -138,18 +150,22 @@ impl Cluster {
             overflows: Overflow::ALL.map(|limit| limits.refused(limit)),
             retries: self.retry_budget().used(now),
             ejections: self.ejections_total(),
-            endpoints: set.endpoints.iter().map(|e| e.report(now_nanos)).collect(),
+            endpoints: set
+                .endpoints
+                .iter()
+                .map(|e| e.report(window, now_nanos))
+                .collect(),
         }
     }
 }
 
 impl Endpoint {
-    fn report(self: &Arc<Self>, now: u64) -> EndpointReport {
+    fn report(self: &Arc<Self>, window: u64, now: u64) -> EndpointReport {
         let breaker = self.breaker();
         EndpointReport {
             endpoint: self.clone(),
             standing: self.standing(),
-            why: why(self, breaker, now),
+            why: why(self, breaker, window, now),
             in_flight: self.in_flight(),
             connections: self.connections(),
             latency: self.latency(now),
@@ -162,7 +178,7 @@ impl Endpoint {
     }
 }
 
-fn why(endpoint: &Endpoint, breaker: Breaker, now: u64) -> Why {
+fn why(endpoint: &Endpoint, breaker: Breaker, window: u64, now: u64) -> Why {
     let left = Duration::from_nanos(breaker.due().unwrap_or(0).saturating_sub(now));
     let checked = endpoint.health.as_ref().map(|health| health.state());
     match breaker.phase {
@@ -173,7 +189,10 @@ fn why(endpoint: &Endpoint, breaker: Breaker, now: u64) -> Why {
         Phase::Closed if endpoint.model.state == EndpointState::Critical => Why::Critical,
         Phase::Closed if checked == Some(State::Unproven) => Why::Unproven,
         Phase::Closed if breaker.consecutive > 0 => Why::Failing(breaker.consecutive),
-        Phase::Closed => Why::Healthy,
+        Phase::Closed => {
+            let share = returning_share(endpoint, window, now);
+            share.map_or(Why::Healthy, Why::Returning)
+        }
         _ if breaker.is_due(now) => Why::ProbeDue,
         Phase::AvoidedProbe | Phase::OpenProbe => Why::Probing,
         Phase::Open => Why::Ejected(left),

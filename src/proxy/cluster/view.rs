@@ -253,11 +253,15 @@ fn is_held_back(
     key: Option<u64>,
     rng: &mut fastrand::Rng,
 ) -> bool {
-    let Some(since) = endpoint.returning_since(window, now) else {
-        return false;
-    };
+    let share = returning_share(endpoint, window, now);
+    share.is_some_and(|share| chance(key, 1, rng) >= share)
+}
+
+/// The part of its share that it gets, while it is on its way back to the whole.
+pub(super) fn returning_share(endpoint: &Endpoint, window: u64, now: u64) -> Option<f64> {
+    let since = endpoint.returning_since(window, now)?;
     let share = now.saturating_sub(since) as f64 / window as f64;
-    chance(key, 1, rng) >= share.max(SLOW_START_MIN)
+    Some(share.max(SLOW_START_MIN))
 }
 
 /// Chance in `0.0..1.0`; of a key, always the same for the same question.

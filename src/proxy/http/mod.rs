@@ -9,7 +9,7 @@ pub mod downstream;
 pub mod exchange;
 mod explained;
 pub mod forward;
-mod gray;
+pub mod gray;
 mod hash_key;
 pub mod head;
 pub mod headers;

@@ -128,8 +128,12 @@ fn an_answer_judges_a_probe_before_its_body_ends() {
     scene.now += seconds(40.0);
     let mut probe = scene.pick();
     probe.answered(Outcome::Success, MILLISECOND, scene.now);
-    assert_eq!(scene.why(1), Why::Healthy);
+    assert_eq!(scene.why(1), Why::Returning(0.1));
     assert_eq!(probe.endpoint().in_flight(), 1);
+    scene.now += seconds(5.0);
+    assert_eq!(scene.why(1), Why::Returning(0.5));
+    scene.now += seconds(5.0);
+    assert_eq!(scene.why(1), Why::Healthy);
     probe.settle(Outcome::Reset, MILLISECOND, scene.now);
     assert!(matches!(scene.why(1), Why::ConnectionBroke(_)));
 }
