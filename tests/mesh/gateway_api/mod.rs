@@ -1,7 +1,8 @@
 //! The Gateway API's published features, in the full form of Kubernetes: what its conformance suite asks of HTTPRoute and
-//! GRPCRoute, and connections by TLSRoute and TCPRoute. Filters have scenarios of their own beside this folder.
+//! GRPCRoute, and connections by TLSRoute and TCPRoute. What is ours beyond it has scenarios beside this folder.
 
 mod connections;
+mod filters;
 mod grpc;
 mod http;
 
@@ -13,7 +14,7 @@ use crate::harness::{Mesh, Service, Sidecar};
 struct Shop {
     gateway: Sidecar,
     _mesh: Mesh,
-    _backends: [Service; 3],
+    backends: [Service; 3],
 }
 
 impl Shop {
@@ -34,7 +35,7 @@ impl Shop {
         Self {
             gateway,
             _mesh: mesh,
-            _backends: services,
+            backends: services,
         }
     }
 }
