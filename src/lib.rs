@@ -21,6 +21,8 @@ pub mod lane;
 pub mod load;
 pub mod store;
 
+pub mod work;
+
 pub mod discovery;
 pub mod dns;
 pub mod inject;

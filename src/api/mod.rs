@@ -14,6 +14,7 @@ mod event;
 mod frames;
 mod instance;
 mod sidecar;
+mod task;
 mod watch;
 
 pub use client::{Client, ClientError, ClientOptions, WatchStream};
@@ -31,6 +32,7 @@ pub use sidecar::{
     Acknowledged, EVENTS_PER_FRAME_MAX, Frame, FrameAnswer, FrameInstance, Rejection,
     SidecarRejection, SidecarStatus, Sidecars,
 };
+pub use task::{NewTask, SubmittedTask, Task, TaskRetry, TaskState, Tasks};
 pub use watch::{InstancesChange, ServiceSet, WatchFrame, WatchQuery};
 
 /// The version of everything in this module; it grows only when an old reader could misunderstand a new writer.

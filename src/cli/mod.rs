@@ -17,6 +17,7 @@ mod leave;
 mod proxy;
 mod registry;
 mod services;
+mod tasks;
 mod version;
 
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Registry(registry::Arguments),
     /// List services and their instances
     Services(services::Arguments),
+    /// Requests that the registry keeps until an instance has done them
+    Tasks(tasks::Arguments),
     /// Print the version and how this binary was built
     Version(version::Arguments),
 }
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Services(arguments) => services::run(&arguments),
+        Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
     }
 }

@@ -35,6 +35,14 @@ pub enum Meaning {
     Other,
 }
 
+/// Every key that a view may show; what the work plane writes comes after them.
+pub fn shown() -> KeyRange {
+    KeyRange {
+        start: Key::new(),
+        end: Some("t".into()),
+    }
+}
+
 pub fn document(key: &DocumentKey) -> Key {
     let [kind, namespace, name] = [&key.kind, &key.namespace, &key.name].map(|part| segment(part));
     format!("{DOCUMENTS}{kind}/{namespace}/{name}").into()

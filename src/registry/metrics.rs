@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Registry;
-use crate::api::InstanceState;
+use crate::api::{InstanceState, TaskState};
 
 #[derive(Default)]
 pub struct Metrics {
@@ -32,7 +32,7 @@ impl Registry {
         };
         gauge(
             "pillion_registry_revision",
-            "The newest revision of the store.",
+            "The newest revision that shows.",
             self.revision(),
         );
         let (documents, documents_revision, services, states) = self.counts();
@@ -110,7 +110,51 @@ impl Registry {
             "counter",
             &answers,
         );
+        self.task_metrics(&mut text);
         text
+    }
+
+    fn task_metrics(&self, text: &mut String) {
+        let depth = self.work.depth();
+        let open = [
+            ("{state=\"scheduled\"}", depth.scheduled),
+            ("{state=\"ready\"}", depth.ready),
+            ("{state=\"running\"}", depth.running),
+        ];
+        metric(
+            text,
+            "pillion_tasks",
+            "Tasks that are not over.",
+            "gauge",
+            &open,
+        );
+        let counts = self.work.counts();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (name, help, value) in [
+            (
+                "pillion_tasks_submitted_total",
+                "Tasks accepted.",
+                load(&counts.submitted),
+            ),
+            (
+                "pillion_task_attempts_total",
+                "Attempts that counted.",
+                load(&counts.attempts),
+            ),
+        ] {
+            metric(text, name, help, "counter", &[("", value)]);
+        }
+        let states = TaskState::ALL.iter().zip(&counts.ended);
+        let ended = states.filter(|(state, _)| state.is_final());
+        let ended: Vec<(String, u64)> = ended
+            .map(|(state, count)| (format!("{{state=\"{}\"}}", state.as_str()), load(count)))
+            .collect();
+        let ended: Vec<(&str, u64)> = ended
+            .iter()
+            .map(|(label, count)| (&**label, *count))
+            .collect();
+        let help = "Tasks that are over, by how they ended.";
+        metric(text, "pillion_tasks_ended_total", help, "counter", &ended);
     }
 
     fn counts(&self) -> (usize, u64, usize, [u64; 4]) {

@@ -15,6 +15,7 @@ mod metrics;
 mod refusal;
 pub mod view;
 pub mod watch;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,9 @@ use metrics::Metrics;
 use view::View;
 use watch::Sidecars;
 
+use crate::work::Work;
+use crate::work::workers::Workers;
+
 /// One registry. Cheap to share; [`Registry::run`] must run for it to do anything.
 pub struct Registry {
     store: Arc<dyn Store>,
@@ -41,6 +45,8 @@ pub struct Registry {
     documents: Documents,
     sidecars: Arc<Sidecars>,
     events: Recent<Event>,
+    work: Arc<Work>,
+    disciplines: work::Disciplines,
     limits: Limits,
     metrics: Metrics,
 }
@@ -50,6 +56,7 @@ impl Registry {
     pub async fn open(store: Arc<dyn Store>, limits: Limits) -> Result<Arc<Self>, StoreError> {
         let now = Instant::now();
         let view = View::load(&*store, now).await?;
+        let work = Work::open(Arc::clone(&store)).await?;
         Ok(Arc::new(Self {
             store,
             view,
@@ -57,17 +64,20 @@ impl Registry {
             documents: Documents::default(),
             sidecars: Arc::default(),
             events: Recent::new(events::EVENTS_MAX),
+            work,
+            disciplines: work::Disciplines::default(),
             limits,
             metrics: Metrics::default(),
         }))
     }
 
-    /// Keeps the view and the instances' states up to date. Returns only when the store has failed: the process must end then.
-    pub async fn run(&self) -> StoreError {
+    /// Keeps the view and the instances' states up to date, and hands out tasks. Returns only when the store has failed: the process must end then.
+    pub async fn run(self: &Arc<Self>) -> StoreError {
         tokio::select! {
             error = self.view.follow(&*self.store) => error,
             reason = self.store.failed() => StoreError::Failed(reason),
             never = self.sweep_forever() => match never {},
+            never = self.work.run(Arc::clone(self) as Arc<dyn Workers>) => match never {},
         }
     }
 

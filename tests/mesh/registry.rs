@@ -137,3 +137,33 @@ fn route_that_says(revision: usize) -> String {
          backendRefs: [{{name: shop, port: 80}}]\n"
     )
 }
+
+#[tokio::test]
+async fn a_task_goes_to_the_application_through_its_sidecar() {
+    let shop = Shop::open().await;
+    let client = pillion::api::ClientOptions::new(&format!("http://{}", shop.registry.address));
+    let client = pillion::api::Client::new(&client).expect("a client");
+    let mut names = std::collections::HashSet::new();
+    for number in 0..20 {
+        let headers = serde_json::json!({"x-echo": "1", "x-number": number.to_string()});
+        let task =
+            serde_json::json!({"service": "shop", "headers": headers, "body": {"number": number}});
+        let submitted: pillion::api::SubmittedTask =
+            client.post("/v1/tasks", &task).await.expect("accepted");
+        let path = format!("/v1/tasks/{}?wait=8s", submitted.id);
+        let task: pillion::api::Task = client.get(&path).await.expect("a task");
+        assert_eq!(task.state, pillion::api::TaskState::Done, "{task:?}");
+        let seen = task.answer.expect("an answer");
+        assert!(seen.starts_with("POST /tasks\n"), "{seen}");
+        assert!(
+            seen.ends_with(&format!("\n{{\"number\":{number}}}")),
+            "{seen}"
+        );
+        assert!(
+            seen.contains(&format!("x-mesh-task-id: {}\n", task.id)),
+            "{seen}"
+        );
+        names.insert(task.instance.expect("an instance"));
+    }
+    assert!(!names.is_empty());
+}

@@ -1,12 +1,14 @@
 //! The process is killed under writes: what it acknowledged is there when it comes back.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pillion::api::{Client, ClientOptions, Services};
+use pillion::api::{Client, ClientOptions, Services, SubmittedTask, Task, TaskState};
+use serde_json::json;
 
 use crate::{HANG, instance};
 
@@ -106,6 +108,70 @@ async fn what_was_acknowledged_survives_kill_9() {
         }
         process.kill();
     }
+}
+
+#[tokio::test]
+async fn tasks_that_were_acknowledged_are_done_after_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = crate::tasks::Worker::start(&[200]).await;
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..rounds() {
+        let process = Process::start(folder.path());
+        let client = process.client();
+        worker.registers(&client, "a", "a-1", 4).await;
+        let submitters: Vec<_> = (0..8)
+            .map(|submitter| {
+                let client = process.client();
+                tokio::spawn(async move {
+                    let mut ids = Vec::new();
+                    for n in 0.. {
+                        let key = format!("{round}-{submitter}-{n}");
+                        let task = json!({"service": "a", "body": key, "key": key});
+                        match client.post::<SubmittedTask>("/v1/tasks", &task).await {
+                            Ok(submitted) => ids.push(submitted.id),
+                            Err(_) => break,
+                        }
+                    }
+                    ids
+                })
+            })
+            .collect();
+        // In the middle of it, wherever that is.
+        let given = worker.given().len();
+        let busy = async {
+            while worker.given().len() < given + 100 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(HANG, busy)
+            .await
+            .expect("tasks are handed out");
+        process.kill();
+        for submitter in submitters {
+            acknowledged.extend(submitter.await.unwrap());
+        }
+    }
+    let process = Process::start(folder.path());
+    let client = process.client();
+    for id in &acknowledged {
+        let task: Task = client
+            .get(&format!("/v1/tasks/{id}?wait=20s"))
+            .await
+            .unwrap();
+        assert_eq!(task.state, TaskState::Done, "{task:?}");
+    }
+    // Each was handed out, and none too often: once, and again where its end was not written yet.
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for given in worker.given() {
+        *times
+            .entry(given.headers["x-mesh-task-id"].clone())
+            .or_default() += 1;
+    }
+    for id in &acknowledged {
+        let times = times.get(id).copied().unwrap_or(0);
+        assert!((1..=1 + rounds()).contains(&times), "{id}: {times} times");
+    }
+    process.kill();
 }
 
 #[tokio::test]

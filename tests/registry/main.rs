@@ -4,6 +4,7 @@ mod api;
 mod crash;
 mod documents;
 mod instances;
+mod tasks;
 mod watch;
 
 use std::time::Duration;

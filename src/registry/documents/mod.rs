@@ -6,7 +6,7 @@
 
 mod apply;
 mod history;
-mod problems;
+pub(super) mod problems;
 pub mod redact;
 
 use std::sync::{Mutex, MutexGuard};

@@ -102,6 +102,7 @@ fn schemas() -> Value {
         document_schemas(),
         sidecar_schemas(),
         watch_schemas(),
+        task_schemas(),
     ] {
         if let Value::Object(part) = part {
             schemas.extend(part);
@@ -281,6 +282,65 @@ fn watch_schemas() -> Value {
             "revision": number("hello, synced, changes, heartbeat."), "reason": text("reset: why."),
             "documents": list(reference("Document")), "documents_deleted": list(reference("DocumentKey")),
             "services": list(reference("ServiceSet")), "instances": list(reference("InstancesChange")),
+        })),
+    })
+}
+
+fn task_schemas() -> Value {
+    let time = |what: &str| json!({"type": "string", "format": "date-time", "description": what});
+    let retry = object(
+        &[],
+        json!({
+            "attempts": number("All attempts, the first included, 1 to 1000; 20 unless given."),
+            "backoff": text("The wait after the first failure, which doubles with each; 1s unless given."),
+            "backoff_max": text("10m unless given."),
+        }),
+    );
+    let new = json!({
+        "namespace": text("`default` unless given."),
+        "service": text("Whose instance is to do it."),
+        "path": text("`/tasks` unless given."),
+        "method": text("`POST` unless given."),
+        "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+        "body": {"description": "JSON; a text is sent as it is."},
+        "body_b64": text("In place of `body`: any bytes, in Base64."),
+        "class": choice(&["critical", "default", "batch", "best-effort"]),
+        "tenant": text("Whose it is; tenants of a class have their turns."),
+        "key": text("Of two tasks of a service with the same key, the first is the one."),
+        "delay": text("The wait before the first attempt, such as 30s."),
+        "at": time("When the first attempt may be made, in place of `delay`."),
+        "deadline": time("No attempt is begun after it."),
+        "timeout": text("Of one attempt, 1ms to 24h; 60s unless given."),
+        "retry": reference("TaskRetry"),
+    });
+    let mut task = new.clone();
+    task["id"] = text("Sorts by when it was accepted.");
+    task["state"] = choice(&[
+        "scheduled",
+        "ready",
+        "running",
+        "done",
+        "dead",
+        "cancelled",
+        "expired",
+    ]);
+    task["attempts"] = number("Attempts that counted.");
+    task["created"] = time("When it was accepted.");
+    task["due"] = time("When the next attempt is due, or was.");
+    task["finished"] = time("When it was over.");
+    task["instance"] = text("The instance that has it, or had it last.");
+    task["status"] = number("Of the last answer.");
+    task["error"] = text("What went wrong last.");
+    task["answer"] = text("The beginning of the last answer.");
+    json!({
+        "TaskRetry": retry,
+        "NewTask": object(&["service"], new),
+        "Task": object(&["id", "service", "state"], task),
+        "SubmittedTask": object(&["id"], json!({
+            "id": text("Its id."), "existed": {"type": "boolean", "description": "A task of this key was there before."},
+        })),
+        "Tasks": object(&["tasks"], json!({
+            "tasks": list(reference("Task")), "next": text("Pass it as `after` for the next ones."),
         })),
     })
 }

@@ -136,6 +136,13 @@ pub async fn run(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>,
             let to = required(&call, "to")?;
             answer::json(format, &registry.rollback(to, &changing(&call)?).await?)
         }
+        Operation::SubmitTask => answer::json(format, &registry.submit_task(call.json()?).await?),
+        Operation::ListTasks => answer::json(format, &registry.tasks(&tasks(&call)?).await?),
+        Operation::GetTask => answer::json(format, &task(registry, &call).await?),
+        Operation::CancelTask => {
+            answer::json(format, &registry.cancel_task(call.segment(0)).await?)
+        }
+        Operation::RetryTask => answer::json(format, &registry.retry_task(call.segment(0)).await?),
     })
 }
 
@@ -317,6 +324,37 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     revision
         .map(Some)
         .ok_or_else(|| Refusal::invalid("the header If-Match is not a revision such as \"42\""))
+}
+
+async fn task(registry: &Registry, call: &Call) -> Result<api::Task, Refusal> {
+    let id = call.segment(0);
+    let wait = call.query.duration("wait")?.map(|wait| wait.min(WAIT_MAX));
+    let mut stopping = call.stopping.clone();
+    tokio::select! {
+        task = registry.task(id, wait) => task,
+        () = stopped(&mut stopping) => registry.task(id, None).await,
+    }
+}
+
+fn tasks(call: &Call) -> Result<crate::work::Query, Refusal> {
+    let service = call.query.text("service").map(|service| {
+        let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
+        Name::new(namespace, name)
+    });
+    let state = call.query.text("state").map(|text| {
+        let known = api::TaskState::ALL.into_iter();
+        let found = known.clone().find(|state| state.as_str() == text);
+        let all: Vec<&str> = known.map(api::TaskState::as_str).collect();
+        found.ok_or_else(|| {
+            let message = format!("`{text}` is no state of a task");
+            Refusal::invalid(message).hint(format!("one of {}", all.join(", ")))
+        })
+    });
+    Ok(crate::work::Query {
+        service,
+        state: state.transpose()?,
+        after: call.query.text("after").map(str::to_owned),
+    })
 }
 
 fn conditions(registry: &Registry, call: &Call) -> Response<Body> {

@@ -31,6 +31,11 @@ pub enum Operation {
     History,
     Diff,
     Rollback,
+    SubmitTask,
+    ListTasks,
+    GetTask,
+    CancelTask,
+    RetryTask,
 }
 
 /// What a request sends or gets: how it is called in the description.
@@ -373,6 +378,67 @@ pub static ROUTES: &[Route] = &[
             DRY_RUN,
             UNCHANGED_SINCE,
         ],
+    ),
+    route(
+        Method::POST,
+        "/v1/tasks",
+        Operation::SubmitTask,
+        "Keep a request until an instance of its service has done it; it is durable when this is answered.",
+        Json("NewTask"),
+        Json("SubmittedTask"),
+        &[],
+    ),
+    route(
+        Method::GET,
+        "/v1/tasks",
+        Operation::ListTasks,
+        "Tasks, the oldest first, 100 at most.",
+        Nothing,
+        Json("Tasks"),
+        &[
+            (
+                "service",
+                "Only of this service, as namespace/name or name.",
+            ),
+            (
+                "state",
+                "Only those that are scheduled, ready, running, done, dead, cancelled or expired.",
+            ),
+            (
+                "after",
+                "Only those after the task of this id: `next` of an earlier answer.",
+            ),
+        ],
+    ),
+    waiting(route(
+        Method::GET,
+        "/v1/tasks/{id}",
+        Operation::GetTask,
+        "A task; with `wait`, once it is over.",
+        Nothing,
+        Json("Task"),
+        &[(
+            "wait",
+            "How long to wait, 10m at most; not at all unless given.",
+        )],
+    )),
+    route(
+        Method::POST,
+        "/v1/tasks/{id}/cancel",
+        Operation::CancelTask,
+        "End a task; an attempt under way is broken off.",
+        Nothing,
+        Json("Task"),
+        &[],
+    ),
+    route(
+        Method::POST,
+        "/v1/tasks/{id}/retry",
+        Operation::RetryTask,
+        "Try a task again that was given up, cancelled or too late, as if it were new.",
+        Nothing,
+        Json("Task"),
+        &[],
     ),
 ];
 

@@ -39,7 +39,7 @@ impl View {
     /// Follows the store until it fails, and says why it did.
     pub async fn follow(&self, store: &dyn Store) -> StoreError {
         loop {
-            let mut events = match store.watch(KeyRange::all(), self.revision()).await {
+            let mut events = match store.watch(keys::shown(), self.revision()).await {
                 Ok(events) => events,
                 Err(error) => return error,
             };

@@ -1,0 +1,119 @@
+//! What the work plane learns from the registry: which instances are fit, and in which order tasks come.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::documents::problems::source;
+use super::{Refusal, Registry};
+use crate::api::{DocumentKey, InstanceState, NewTask, SubmittedTask, Task, Tasks};
+use crate::config::Loader;
+use crate::model::{Discipline, Name};
+use crate::work::workers::{Worker, Workers};
+use crate::work::{Query, WorkError};
+
+/// An instance says in this label how many tasks it takes at once …
+const TASKS_MAX_LABEL: &str = "pillion.dev/max-tasks";
+/// … or it takes so many.
+const TASKS_MAX: u32 = 4;
+
+/// The disciplines of lanes by the revision of the document that says them.
+#[derive(Default)]
+pub struct Disciplines(Mutex<HashMap<Name, (u64, Discipline)>>);
+
+impl Workers for Registry {
+    fn fit(&self, service: &Name) -> Vec<Worker> {
+        let state = self.view.state();
+        let Some(set) = state.services.get(service) else {
+            return Vec::new();
+        };
+        let fit = set
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.state == InstanceState::Passing);
+        let worker = fit.filter_map(|(id, entry)| {
+            let known = state.instances.get(id);
+            let instance = entry.instance(known)?;
+            let tasks_max = instance.labels.get(TASKS_MAX_LABEL);
+            let tasks_max = tasks_max.and_then(|text| text.parse().ok());
+            Some(Worker {
+                id: Arc::clone(id),
+                address: instance.ports.first()?.address.clone(),
+                load: instance.load.and_then(|load| load.factor),
+                tasks_max: tasks_max.unwrap_or(TASKS_MAX),
+            })
+            .filter(|_| instance.weight > 0)
+        });
+        worker.collect()
+    }
+
+    fn discipline(&self, service: &Name) -> Discipline {
+        let key = DocumentKey {
+            kind: "Service".to_owned(),
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+        };
+        let Some(document) = self.view.state().documents.get(&key).cloned() else {
+            return Discipline::default();
+        };
+        let mut known = self
+            .disciplines
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match known.get(service) {
+            Some((revision, discipline)) if *revision == document.revision => *discipline,
+            _ => {
+                let (snapshot, _) = Loader::new().judge(&[source(&document)]);
+                let found = snapshot.services.get(service);
+                let lane = found.and_then(|service| service.lane.as_ref());
+                let discipline = lane.map_or_else(Discipline::default, |lane| lane.discipline);
+                known.insert(service.clone(), (document.revision, discipline));
+                discipline
+            }
+        }
+    }
+}
+
+impl Registry {
+    pub async fn submit_task(&self, task: NewTask) -> Result<SubmittedTask, Refusal> {
+        Ok(self.work.submit(task).await?)
+    }
+
+    /// Of this id; with `wait`, once it is over.
+    pub async fn task(&self, id: &str, wait: Option<Duration>) -> Result<Task, Refusal> {
+        Ok(match wait {
+            Some(longest) => self.work.wait(id, longest).await?,
+            None => self.work.get(id).await?,
+        })
+    }
+
+    pub async fn tasks(&self, query: &Query) -> Result<Tasks, Refusal> {
+        Ok(self.work.list(query).await?)
+    }
+
+    pub async fn cancel_task(&self, id: &str) -> Result<Task, Refusal> {
+        Ok(self.work.cancel(id).await?)
+    }
+
+    pub async fn retry_task(&self, id: &str) -> Result<Task, Refusal> {
+        Ok(self.work.retry(id).await?)
+    }
+}
+
+impl From<WorkError> for Refusal {
+    fn from(error: WorkError) -> Self {
+        let message = error.to_string();
+        match error {
+            WorkError::Invalid(wrong) => {
+                let status = http::StatusCode::UNPROCESSABLE_ENTITY;
+                Self::new(status, "invalid_task", message).hint(wrong.hint)
+            }
+            WorkError::Unknown(id) => Self::not_found(format!("task {id}")),
+            WorkError::State { .. } => Self::new(http::StatusCode::CONFLICT, "task_state", message)
+                .hint("only what is not over is cancelled, and only what failed is tried again"),
+            WorkError::Full => Self::limit(message).hint("wait until some are done"),
+            WorkError::Store(error) => error.into(),
+        }
+    }
+}
