@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+
 use super::documents::problems::source;
 use super::{Refusal, Registry};
 use crate::api::{DocumentKey, InstanceState, NewTask, SubmittedTask, Task, Tasks};
@@ -16,6 +19,9 @@ use crate::work::{Query, WorkError};
 const TASKS_MAX_LABEL: &str = "pillion.dev/max-tasks";
 /// … or it takes so many.
 const TASKS_MAX: u32 = 4;
+
+/// Tasks of a batch that are written at the same time.
+const AT_ONCE_MAX: usize = 512;
 
 /// The disciplines of lanes by the revision of the document that says them.
 #[derive(Default)]
@@ -78,6 +84,37 @@ impl Workers for Registry {
 impl Registry {
     pub async fn submit_task(&self, task: NewTask) -> Result<SubmittedTask, Refusal> {
         Ok(self.work.submit(task).await?)
+    }
+
+    /// Many at once, which share the commits of the store. The answers in their order, one a line.
+    pub async fn submit_tasks(&self, tasks: Vec<Result<NewTask, Refusal>>) -> Vec<u8> {
+        let mut submitting = FuturesOrdered::new();
+        let mut answers = Vec::new();
+        for task in tasks {
+            if submitting.len() == AT_ONCE_MAX {
+                answers.extend(submitting.next().await.unwrap_or_default());
+            }
+            submitting.push_back(self.answered(task));
+        }
+        while let Some(line) = submitting.next().await {
+            answers.extend(line);
+        }
+        answers
+    }
+
+    async fn answered(&self, task: Result<NewTask, Refusal>) -> Vec<u8> {
+        let submitted = match task {
+            Ok(task) => self.submit_task(task).await,
+            Err(refusal) => Err(refusal),
+        };
+        // Wire types always serialize.
+        let line = match &submitted {
+            Ok(submitted) => serde_json::to_vec(submitted),
+            Err(refusal) => serde_json::to_vec(&refusal.body()),
+        };
+        let mut line = line.unwrap_or_default();
+        line.push(b'\n');
+        line
     }
 
     /// Of this id; with `wait`, once it is over.

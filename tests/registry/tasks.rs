@@ -548,3 +548,44 @@ async fn tasks_are_listed_a_page_at_a_time() {
     expected.sort();
     assert_eq!(listed, expected);
 }
+
+#[tokio::test]
+async fn many_tasks_come_in_one_request() {
+    let harness = Harness::start().await;
+    let client = &harness.client;
+    let worker = Worker::start(&[200]).await;
+    worker.registers(client, "a", "a-1", 64).await;
+    let mut lines: Vec<String> = (0..2_000)
+        .map(|number| json!({"service": "a", "body": number}).to_string())
+        .collect();
+    lines[7] = json!({"service": "a", "class": "vital"}).to_string();
+    lines[9] = "{".to_owned();
+    lines[11] = json!({"service": "a", "sevice": 1}).to_string();
+    let body = lines.join("\n") + "\n\n";
+    let request = client
+        .request(hyper::Method::POST, "/v1/tasks:batch", body.into())
+        .unwrap();
+    let (headers, answer) = client.exchange(request, HANG).await.unwrap();
+    assert_eq!(headers["content-type"], "application/x-ndjson");
+    let answers: Vec<Value> = answer
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), 2_000);
+    for (place, code) in [(7, "invalid_task"), (9, "invalid_request")] {
+        assert_eq!(answers[place]["error"]["code"], code, "{}", answers[place]);
+    }
+    let ids: Vec<&str> = answers
+        .iter()
+        .filter_map(|one| one["id"].as_str())
+        .collect();
+    assert!(ids.len() >= 1_997, "{}", ids.len());
+    until("all are done", async || {
+        (worker.given().len() == ids.len()).then_some(())
+    })
+    .await;
+    for (place, id) in ids.iter().enumerate().step_by(100) {
+        assert_eq!(ended(client, id).await.state, TaskState::Done, "{place}");
+    }
+}

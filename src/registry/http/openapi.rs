@@ -339,6 +339,7 @@ fn task_schemas() -> Value {
         "SubmittedTask": object(&["id"], json!({
             "id": text("Its id."), "existed": {"type": "boolean", "description": "A task of this key was there before."},
         })),
+        "BatchLine": {"oneOf": [reference("SubmittedTask"), reference("Error")]},
         "Tasks": object(&["tasks"], json!({
             "tasks": list(reference("Task")), "next": text("Pass it as `after` for the next ones."),
         })),

@@ -65,7 +65,15 @@ impl Call {
     where
         T: serde::de::DeserializeOwned + serde::Serialize + Clone,
     {
-        request::json(&self.body, request::is_newer(&self.headers), |value| value)
+        self.decode(&self.body)
+    }
+
+    /// A part of the body.
+    fn decode<T>(&self, json: &[u8]) -> Result<T, Refusal>
+    where
+        T: serde::de::DeserializeOwned + serde::Serialize + Clone,
+    {
+        request::json(json, request::is_newer(&self.headers), |value| value)
     }
 }
 
@@ -137,6 +145,12 @@ pub async fn run(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>,
             answer::json(format, &registry.rollback(to, &changing(&call)?).await?)
         }
         Operation::SubmitTask => answer::json(format, &registry.submit_task(call.json()?).await?),
+        Operation::SubmitTasks => {
+            let lines = call.body.split(|byte| *byte == b'\n');
+            let lines = lines.filter(|line| !line.trim_ascii().is_empty());
+            let tasks = lines.map(|line| call.decode(line)).collect();
+            answer::text("application/x-ndjson", registry.submit_tasks(tasks).await)
+        }
         Operation::ListTasks => answer::json(format, &registry.tasks(&tasks(&call)?).await?),
         Operation::GetTask => answer::json(format, &task(registry, &call).await?),
         Operation::CancelTask => {

@@ -12,7 +12,7 @@ use super::routes::Content;
 use crate::api::{VERSION_HEADER, WIRE_VERSION};
 use crate::registry::Refusal;
 
-/// The body of everything but documents.
+/// The body of everything but documents and lines.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// The whole body of a request, within the bound of what it carries.
@@ -21,10 +21,9 @@ pub async fn body(
     content: Content,
     documents_max: usize,
 ) -> Result<Bytes, Refusal> {
-    let most = if content == Content::Yaml {
-        documents_max
-    } else {
-        BODY_BYTES_MAX
+    let most = match content {
+        Content::Yaml | Content::Lines(_) => documents_max,
+        _ => BODY_BYTES_MAX,
     };
     match Limited::new(request.into_body(), most).collect().await {
         Ok(body) => Ok(body.to_bytes()),

@@ -32,6 +32,7 @@ pub enum Operation {
     Diff,
     Rollback,
     SubmitTask,
+    SubmitTasks,
     ListTasks,
     GetTask,
     CancelTask,
@@ -386,6 +387,15 @@ pub static ROUTES: &[Route] = &[
         "Keep a request until an instance of its service has done it; it is durable when this is answered.",
         Json("NewTask"),
         Json("SubmittedTask"),
+        &[],
+    ),
+    route(
+        Method::POST,
+        "/v1/tasks:batch",
+        Operation::SubmitTasks,
+        "Many tasks, one a line; one answer a line, in their order: an id, or the error of that one alone.",
+        Lines("NewTask"),
+        Lines("BatchLine"),
         &[],
     ),
     route(
