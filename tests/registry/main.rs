@@ -1,6 +1,7 @@
 //! The registry through its front door: the HTTP API on real sockets, and the process as an operator runs it.
 
 mod api;
+mod case_study;
 mod crash;
 mod documents;
 mod instances;

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use pillion::api::{Client, ClientError, InstanceState, SubmittedTask, Task, TaskState, Tasks};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::{HANG, Harness, instance, service};
 
@@ -31,8 +31,10 @@ pub struct Worker {
     address: SocketAddr,
     given: Arc<Mutex<Vec<Given>>>,
     statuses: Arc<Mutex<Vec<u16>>>,
-    /// Tasks for `/hold` wait for it.
-    release: Arc<Notify>,
+    /// Tasks for `/hold` wait until it is true.
+    release: watch::Sender<bool>,
+    /// Its connections end, and nobody listens any more, once it is true.
+    dead: watch::Sender<bool>,
 }
 
 impl Worker {
@@ -42,23 +44,43 @@ impl Worker {
             address: listener.local_addr().unwrap(),
             given: Arc::default(),
             statuses: Arc::new(Mutex::new(statuses.to_vec())),
-            release: Arc::default(),
+            release: watch::channel(false).0,
+            dead: watch::channel(false).0,
         };
         let (given, statuses) = (worker.given.clone(), worker.statuses.clone());
-        let release = worker.release.clone();
+        let (release, mut dead) = (worker.release.subscribe(), worker.dead.subscribe());
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = dead.wait_for(|dead| *dead) => return,
+                };
+                let Ok((stream, _)) = accepted else { return };
                 let (given, statuses, release) = (given.clone(), statuses.clone(), release.clone());
                 let answer = service_fn(move |request| {
                     answer(request, given.clone(), statuses.clone(), release.clone())
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), answer),
-                );
+                let serving = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer);
+                let mut dead = dead.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = serving => {}
+                        _ = dead.wait_for(|dead| *dead) => {}
+                    }
+                });
             }
         });
         worker
+    }
+
+    /// As if its process were killed.
+    pub fn dies(&self) {
+        self.dead.send_replace(true);
+    }
+
+    pub fn releases(&self) {
+        self.release.send_replace(true);
     }
 
     pub fn given(&self) -> Vec<Given> {
@@ -79,7 +101,7 @@ async fn answer(
     request: Request<Incoming>,
     given: Arc<Mutex<Vec<Given>>>,
     statuses: Arc<Mutex<Vec<u16>>>,
-    release: Arc<Notify>,
+    mut release: watch::Receiver<bool>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let (head, body) = request.into_parts();
     let headers = head
@@ -94,7 +116,8 @@ async fn answer(
     let holds = one.path == "/hold";
     given.lock().unwrap().push(one);
     if holds {
-        release.notified().await;
+        // It ends without a release when the scenario does.
+        let _ = release.wait_for(|released| *released).await;
     }
     let status = {
         let mut statuses = statuses.lock().unwrap();
@@ -125,7 +148,7 @@ async fn get(client: &Client, id: &str) -> Task {
     client.get(&format!("/v1/tasks/{id}")).await.unwrap()
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
             if let Some(found) = look().await {
