@@ -47,6 +47,7 @@ pub struct Registry {
     events: Recent<Event>,
     work: Arc<Work>,
     disciplines: work::Disciplines,
+    fit: work::FitInstances,
     limits: Limits,
     metrics: Metrics,
 }
@@ -66,6 +67,7 @@ impl Registry {
             events: Recent::new(events::EVENTS_MAX),
             work,
             disciplines: work::Disciplines::default(),
+            fit: work::FitInstances::default(),
             limits,
             metrics: Metrics::default(),
         }))

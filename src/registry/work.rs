@@ -1,17 +1,19 @@
 //! What the work plane learns from the registry: which instances are fit, and in which order tasks come.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
 use super::documents::problems::source;
+use super::view::Entry;
 use super::{Refusal, Registry};
 use crate::api::{DocumentKey, InstanceState, NewTask, SubmittedTask, Task, Tasks};
 use crate::config::Loader;
 use crate::model::{Discipline, Name};
+use crate::store::Revision;
 use crate::work::workers::{Worker, Workers};
 use crate::work::{Query, WorkError};
 
@@ -20,8 +22,20 @@ const TASKS_MAX_LABEL: &str = "pillion.dev/max-tasks";
 /// … or it takes so many.
 const TASKS_MAX: u32 = 4;
 
+/// Services whose instances or discipline are remembered; then it begins anew.
+const REMEMBERED_MAX: usize = 50_000;
+
 /// Tasks of a batch that are written at the same time.
 const AT_ONCE_MAX: usize = 512;
+
+/// The fit instances of services whose tasks were looked at, by the revision of the last change of their instances.
+#[derive(Default)]
+pub struct FitInstances(Mutex<HashMap<Name, Fit>>);
+
+struct Fit {
+    at: Revision,
+    workers: Arc<[Worker]>,
+}
 
 /// The disciplines of lanes by the revision of the document that says them.
 #[derive(Default)]
@@ -33,24 +47,29 @@ impl Workers for Registry {
         let Some(set) = state.services.get(service) else {
             return Vec::new();
         };
-        let fit = set
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.state == InstanceState::Passing);
-        let worker = fit.filter_map(|(id, entry)| {
-            let known = state.instances.get(id);
-            let instance = entry.instance(known)?;
-            let tasks_max = instance.labels.get(TASKS_MAX_LABEL);
-            let tasks_max = tasks_max.and_then(|text| text.parse().ok());
-            Some(Worker {
-                id: Arc::clone(id),
-                address: instance.ports.first()?.address.clone(),
-                load: instance.load.and_then(|load| load.factor),
-                tasks_max: tasks_max.unwrap_or(TASKS_MAX),
-            })
-            .filter(|_| instance.weight > 0)
+        let mut known = lock(&self.fit.0);
+        let found = known.get(service).filter(|found| found.at == set.changed);
+        let workers = match found {
+            Some(found) => Arc::clone(&found.workers),
+            None => {
+                let workers: Arc<[Worker]> = set.entries.iter().filter_map(worker).collect();
+                let fit = Fit {
+                    at: set.changed,
+                    workers: Arc::clone(&workers),
+                };
+                remember(&mut known, service, fit);
+                workers
+            }
+        };
+        let with_load = workers.iter().map(|worker| {
+            let known = state.instances.get(&worker.id);
+            let load = known.and_then(|known| known.load.as_ref()?.factor);
+            Worker {
+                load,
+                ..worker.clone()
+            }
         });
-        worker.collect()
+        with_load.collect()
     }
 
     fn discipline(&self, service: &Name) -> Discipline {
@@ -62,11 +81,7 @@ impl Workers for Registry {
         let Some(document) = self.view.state().documents.get(&key).cloned() else {
             return Discipline::default();
         };
-        let mut known = self
-            .disciplines
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.disciplines.0);
         match known.get(service) {
             Some((revision, discipline)) if *revision == document.revision => *discipline,
             _ => {
@@ -74,11 +89,40 @@ impl Workers for Registry {
                 let found = snapshot.services.get(service);
                 let lane = found.and_then(|service| service.lane.as_ref());
                 let discipline = lane.map_or_else(Discipline::default, |lane| lane.discipline);
-                known.insert(service.clone(), (document.revision, discipline));
+                remember(&mut known, service, (document.revision, discipline));
                 discipline
             }
         }
     }
+}
+
+/// What is cached is replaced whole, never changed by halves.
+fn lock<T>(cache: &Mutex<T>) -> MutexGuard<'_, T> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember<T>(cache: &mut HashMap<Name, T>, service: &Name, value: T) {
+    if cache.len() >= REMEMBERED_MAX {
+        cache.clear();
+    }
+    cache.insert(service.clone(), value);
+}
+
+/// An instance, if it is fit; without its load.
+fn worker((id, entry): (&Arc<str>, &Entry)) -> Option<Worker> {
+    if entry.state != InstanceState::Passing {
+        return None;
+    }
+    let instance = entry.instance(None)?;
+    let tasks_max = instance.labels.get(TASKS_MAX_LABEL);
+    let tasks_max = tasks_max.and_then(|text| text.parse().ok());
+    let worker = Worker {
+        id: Arc::clone(id),
+        address: instance.ports.first()?.address.as_str().into(),
+        load: None,
+        tasks_max: tasks_max.unwrap_or(TASKS_MAX),
+    };
+    (instance.weight > 0).then_some(worker)
 }
 
 impl Registry {

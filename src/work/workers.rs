@@ -10,7 +10,7 @@ use crate::model::{Discipline, Name};
 pub struct Worker {
     pub id: Arc<str>,
     /// `host:port`
-    pub address: String,
+    pub address: Arc<str>,
     /// Its load factor, 0 to 1; None where it tells none.
     pub load: Option<f64>,
     /// Tasks that it may have at once.
@@ -68,7 +68,7 @@ mod tests {
     fn worker(id: &str, load: Option<f64>, tasks_max: u32) -> Worker {
         Worker {
             id: id.into(),
-            address: format!("{id}:80"),
+            address: format!("{id}:80").into(),
             load,
             tasks_max,
         }
@@ -89,10 +89,9 @@ mod tests {
             dispatched.begin(&worker.id);
             taken += &worker.id;
         }
-        // 0.2, 0.45, then 0.5 against 0.7, and so on, until both have four.
-        assert_eq!(taken, "bbabaabb".replace("bbabaabb", &taken));
+        // By 0.2 and 0.5, to which each adds a quarter; of equals the first.
+        assert_eq!(taken, "bbababaa");
         assert_eq!((dispatched.of("a"), dispatched.of("b")), (4, 4));
-        assert!(taken.starts_with("bb"), "{taken}");
         dispatched.end("a");
         let tried = ["a".into()];
         assert_eq!(dispatched.choose(workers(), &tried), None);
