@@ -32,7 +32,9 @@ pub use sidecar::{
     Acknowledged, EVENTS_PER_FRAME_MAX, Frame, FrameAnswer, FrameInstance, Rejection,
     SidecarRejection, SidecarStatus, Sidecars,
 };
-pub use task::{NewTask, SubmittedTask, Task, TaskRetry, TaskState, Tasks};
+pub use task::{
+    NewTask, SubmittedTask, Task, TaskLane, TaskLaneChange, TaskLanes, TaskRetry, TaskState, Tasks,
+};
 pub use watch::{InstancesChange, ServiceSet, WatchFrame, WatchQuery};
 
 /// The version of everything in this module; it grows only when an old reader could misunderstand a new writer.

@@ -169,6 +169,34 @@ pub struct Task {
     pub task: NewTask,
 }
 
+/// `PUT /v1/lanes/{namespace}/{name}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskLaneChange {
+    /// No attempt is begun while it is.
+    pub paused: bool,
+}
+
+/// The tasks of one service that are due.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskLane {
+    pub namespace: String,
+    pub service: String,
+    pub paused: bool,
+    /// `fifo`, `priority`, `mlfq` or `auto`, as the lane of the service says.
+    pub discipline: String,
+    /// Tasks that its fit instances take at once.
+    pub limit: u32,
+    /// Those that wait for their turn.
+    pub ready: u64,
+    pub running: u64,
+}
+
+/// `GET /v1/lanes`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskLanes {
+    pub lanes: Vec<TaskLane>,
+}
+
 /// `GET /v1/tasks`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Tasks {

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::client::{Connection, Failure};
 use super::services::table;
 use crate::api::client::segment;
-use crate::api::{Client, SubmittedTask, Task, TaskState, Tasks};
+use crate::api::{
+    Client, SubmittedTask, Task, TaskLane, TaskLaneChange, TaskLanes, TaskState, Tasks,
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -51,6 +53,12 @@ enum Command {
     Cancel { id: String },
     /// Try a task again that was given up, cancelled or too late
     Retry { id: String },
+    /// The services with tasks that are due: how many wait and run
+    Lanes,
+    /// Stop handing out the tasks of a service; what runs goes on
+    Pause { service: String },
+    /// Go on handing them out
+    Resume { service: String },
 }
 
 #[derive(clap::Args)]
@@ -122,8 +130,28 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             Ok(())
         }
         Command::Cancel { id } => changed(connection, &client, id, "/cancel").await,
+        Command::Lanes => {
+            let lanes: TaskLanes = client.get("/v1/lanes").await?;
+            connection.print(&lanes, |found| lanes_listed(&found.lanes));
+            Ok(())
+        }
+        Command::Pause { service } => pause(connection, &client, service, true).await,
+        Command::Resume { service } => pause(connection, &client, service, false).await,
         Command::Retry { id } => changed(connection, &client, id, "/retry").await,
     })
+}
+
+async fn pause(
+    connection: &Connection,
+    client: &Client,
+    service: &str,
+    paused: bool,
+) -> Result<(), Failure> {
+    let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
+    let path = format!("/v1/lanes/{}/{}", segment(namespace), segment(name));
+    let lane: TaskLane = client.put(&path, &TaskLaneChange { paused }).await?;
+    connection.print(&lane, |lane| lanes_listed(std::slice::from_ref(lane)));
+    Ok(())
 }
 
 fn path(id: &str, rest: &str) -> String {
@@ -253,6 +281,21 @@ fn shown(task: &Task) -> String {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:<9} {}\n", value?)));
     rows.collect()
+}
+
+fn lanes_listed(lanes: &[TaskLane]) -> String {
+    let head = ["SERVICE", "READY", "RUNNING", "LIMIT", "DISCIPLINE", ""];
+    let rows = lanes.iter().map(|lane| {
+        vec![
+            format!("{}/{}", lane.namespace, lane.service),
+            lane.ready.to_string(),
+            lane.running.to_string(),
+            lane.limit.to_string(),
+            lane.discipline.clone(),
+            if lane.paused { "paused" } else { "" }.to_owned(),
+        ]
+    });
+    table(head.map(str::to_owned).to_vec(), rows.collect())
 }
 
 fn listed(found: &Tasks) -> String {

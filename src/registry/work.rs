@@ -10,7 +10,7 @@ use futures_util::stream::FuturesOrdered;
 use super::documents::problems::source;
 use super::view::Entry;
 use super::{Refusal, Registry};
-use crate::api::{DocumentKey, InstanceState, NewTask, SubmittedTask, Task, Tasks};
+use crate::api::{DocumentKey, InstanceState, NewTask, SubmittedTask, Task, TaskLane, Tasks};
 use crate::config::Loader;
 use crate::model::{Discipline, Name};
 use crate::store::Revision;
@@ -171,6 +171,15 @@ impl Registry {
 
     pub async fn tasks(&self, query: &Query) -> Result<Tasks, Refusal> {
         Ok(self.work.list(query).await?)
+    }
+
+    /// Of one service, or of all that have any.
+    pub fn task_lanes(&self, of: Option<&Name>) -> Vec<TaskLane> {
+        self.work.lanes(of, self)
+    }
+
+    pub async fn pause_tasks(&self, service: &Name, paused: bool) -> Result<(), Refusal> {
+        Ok(self.work.pause(service, paused).await?)
     }
 
     pub async fn cancel_task(&self, id: &str) -> Result<Task, Refusal> {

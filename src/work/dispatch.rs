@@ -9,7 +9,7 @@ use super::attempt::Verdict;
 use super::queue::{Id, Room, Started};
 use super::record::{self, Millis, Record};
 use super::workers::{Worker, Workers};
-use super::{Running, Work, entry_of};
+use super::{Held, Running, Work, entry_of};
 use crate::api::TaskState;
 use crate::base::backoff::Backoff;
 use crate::lane::{Outcome, Work as Slot};
@@ -41,15 +41,19 @@ impl Work {
     fn start_those_due(self: &Arc<Self>, workers: &Arc<dyn Workers>) -> Duration {
         let (time, now) = (record::now(), self.nanos());
         let mut held = self.held();
+        let Held { queue, paused, .. } = &mut *held;
         let mut rooms: HashMap<Name, Room> = HashMap::new();
         let room = |service: &Name| {
             let known = rooms.entry(service.clone());
             *known.or_insert_with(|| Room {
-                limit: workers.fit(service).iter().map(|one| one.tasks_max).sum(),
+                limit: match paused.contains(service) {
+                    true => 0,
+                    false => workers.fit(service).iter().map(|one| one.tasks_max).sum(),
+                },
                 discipline: workers.discipline(service),
             })
         };
-        for started in held.queue.start(time, now, room) {
+        for started in queue.start(time, now, room) {
             let id = started.id.clone();
             let attempt = Arc::clone(self).attempt(started, Arc::clone(workers));
             let abort = tokio::spawn(attempt).abort_handle();

@@ -5,14 +5,19 @@
 //! tdue/<time>/<id>              when an attempt of it is due; there as long as the task is not over
 //! tkey/<namespace>/<service>/<key>   the id of the task that has this key
 //! tend/<time>/<id>              when a task that is over is forgotten
+//! tlane/<namespace>/<service>   there while the tasks of this service are paused
 //! ```
 
+use percent_encoding::percent_decode_str;
+
 use crate::api::client::segment;
+use crate::model::Name;
 use crate::store::{Key, KeyRange};
 
 pub const TASKS: &str = "task/";
 pub const DUE: &str = "tdue/";
 pub const ENDS: &str = "tend/";
+pub const LANES: &str = "tlane/";
 
 pub fn task(id: &str) -> Key {
     format!("{TASKS}{id}").into()
@@ -29,6 +34,22 @@ pub fn end(time: u64, id: &str) -> Key {
 pub fn key(namespace: &str, service: &str, key: &str) -> Key {
     let [namespace, service, key] = [namespace, service, key].map(segment);
     format!("tkey/{namespace}/{service}/{key}").into()
+}
+
+/// The lane of a service.
+pub fn lane(service: &Name) -> Key {
+    let [namespace, name] = [&service.namespace, &service.name].map(|part| segment(part));
+    format!("{LANES}{namespace}/{name}").into()
+}
+
+/// Whose lane a key of [`lane`] is.
+pub fn service_of_lane(key: &[u8]) -> Option<Name> {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let (namespace, name) = std::str::from_utf8(key)
+        .ok()?
+        .strip_prefix(LANES)?
+        .split_once('/')?;
+    Some(Name::new(&decoded(namespace), &decoded(name)))
 }
 
 /// The time and the id of a key of [`due`] or [`end`].

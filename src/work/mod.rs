@@ -10,13 +10,14 @@
 mod attempt;
 mod dispatch;
 mod keys;
+mod lanes;
 mod queue;
 pub mod record;
 pub mod workers;
 mod writes;
 
 use std::cmp::Ordering as CmpOrdering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,6 +80,8 @@ struct Held {
     running: HashMap<Id, Running>,
     /// How often in a row nobody has taken it.
     refusals: HashMap<Id, u32>,
+    /// Services whose tasks are not handed out.
+    paused: HashSet<Name>,
     /// Who waits for the end of a task.
     waiting: HashMap<Id, Vec<oneshot::Sender<()>>>,
 }
@@ -123,6 +126,7 @@ impl Work {
             courier: Courier::default(),
             counts: Counts::default(),
         };
+        work.read_paused().await?;
         let mut keys = KeyRange::prefix(keys::DUE);
         loop {
             let page = work.page(keys.clone()).await?;

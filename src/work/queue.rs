@@ -79,6 +79,14 @@ impl Queue {
         self.tasks.len()
     }
 
+    /// The services with tasks that are due: how many wait, and how many run.
+    pub fn lanes(&self) -> impl Iterator<Item = (&Arc<Name>, u64, u64)> {
+        self.lanes.iter().map(|(service, lane)| {
+            let running = u64::from(lane.slots().in_flight());
+            (service, lane.queued() as u64, running)
+        })
+    }
+
     /// A task that is due at this time; also one that is there already, for its next attempt.
     pub fn schedule(&mut self, id: Id, entry: Entry, due: Millis) {
         self.remove(&id);

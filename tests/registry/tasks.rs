@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use pillion::api::{Client, ClientError, InstanceState, SubmittedTask, Task, TaskState, Tasks};
+use pillion::api::{
+    Client, ClientError, InstanceState, SubmittedTask, Task, TaskLane, TaskLanes, TaskState, Tasks,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -611,4 +613,36 @@ async fn many_tasks_come_in_one_request() {
     for (place, id) in ids.iter().enumerate().step_by(100) {
         assert_eq!(ended(client, id).await.state, TaskState::Done, "{place}");
     }
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_service_are_paused_and_go_on_also_over_a_restart() {
+    let harness = Harness::start().await;
+    let worker = Worker::start(&[200]).await;
+    let pause = async |client: &Client, paused: bool| -> TaskLane {
+        let change = json!({"paused": paused});
+        client.put("/v1/lanes/default/a", &change).await.unwrap()
+    };
+    worker.registers(&harness.client, "a", "a-1", 3).await;
+    assert!(pause(&harness.client, true).await.paused);
+    let id = submit(&harness.client, json!({"service": "a"})).await.id;
+    let harness = Harness::start_in(harness.stop().await, "").await;
+    let client = &harness.client;
+    let lane = until("it waits", async || {
+        let found: TaskLanes = client.get("/v1/lanes").await.unwrap();
+        found.lanes.into_iter().find(|lane| lane.ready == 1)
+    })
+    .await;
+    let told = (lane.service.as_str(), lane.paused, lane.limit, lane.running);
+    assert_eq!(told, ("a", true, 3, 0));
+    assert_eq!(lane.discipline, "priority");
+    // Others go on.
+    worker.registers(client, "b", "b-1", 3).await;
+    let other = submit(client, json!({"service": "b"})).await.id;
+    assert_eq!(ended(client, &other).await.state, TaskState::Done);
+    assert_eq!(get(client, &id).await.state, TaskState::Ready);
+    assert!(!pause(client, false).await.paused);
+    assert_eq!(ended(client, &id).await.state, TaskState::Done);
+    let idle: TaskLane = client.get("/v1/lanes/default/nobody").await.unwrap();
+    assert_eq!((idle.ready, idle.limit, idle.paused), (0, 0, false));
 }

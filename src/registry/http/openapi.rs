@@ -339,6 +339,14 @@ fn task_schemas() -> Value {
         "SubmittedTask": object(&["id"], json!({
             "id": text("Its id."), "existed": {"type": "boolean", "description": "A task of this key was there before."},
         })),
+        "TaskLaneChange": object(&["paused"], json!({"paused": {"type": "boolean"}})),
+        "TaskLane": object(&["namespace", "service"], json!({
+            "namespace": text("Of the service."), "service": text("Its name."), "paused": {"type": "boolean"},
+            "discipline": choice(&["fifo", "priority", "mlfq", "auto"]),
+            "limit": number("Tasks that its fit instances take at once."),
+            "ready": number("Tasks that wait for their turn."), "running": number("Tasks under way."),
+        })),
+        "TaskLanes": object(&["lanes"], json!({"lanes": list(reference("TaskLane"))})),
         "BatchLine": {"oneOf": [reference("SubmittedTask"), reference("Error")]},
         "Tasks": object(&["tasks"], json!({
             "tasks": list(reference("Task")), "next": text("Pass it as `after` for the next ones."),

@@ -156,6 +156,17 @@ pub async fn run(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>,
         Operation::CancelTask => {
             answer::json(format, &registry.cancel_task(call.segment(0)).await?)
         }
+        Operation::ListLanes => {
+            let lanes = registry.task_lanes(None);
+            answer::json(format, &api::TaskLanes { lanes })
+        }
+        Operation::GetLane => answer::json(format, &lane(registry, &call)?),
+        Operation::SetLane => {
+            let change: api::TaskLaneChange = call.json()?;
+            let service = Name::new(call.segment(0), call.segment(1));
+            registry.pause_tasks(&service, change.paused).await?;
+            answer::json(format, &lane(registry, &call)?)
+        }
         Operation::RetryTask => answer::json(format, &registry.retry_task(call.segment(0)).await?),
     })
 }
@@ -338,6 +349,12 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     revision
         .map(Some)
         .ok_or_else(|| Refusal::invalid("the header If-Match is not a revision such as \"42\""))
+}
+
+fn lane(registry: &Registry, call: &Call) -> Result<api::TaskLane, Refusal> {
+    let service = Name::new(call.segment(0), call.segment(1));
+    let lane = registry.task_lanes(Some(&service)).pop();
+    lane.ok_or_else(|| Refusal::not_found(format!("service {service}")))
 }
 
 async fn task(registry: &Registry, call: &Call) -> Result<api::Task, Refusal> {

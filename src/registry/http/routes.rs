@@ -37,6 +37,9 @@ pub enum Operation {
     GetTask,
     CancelTask,
     RetryTask,
+    ListLanes,
+    GetLane,
+    SetLane,
 }
 
 /// What a request sends or gets: how it is called in the description.
@@ -448,6 +451,33 @@ pub static ROUTES: &[Route] = &[
         "Try a task again that was given up, cancelled or too late, as if it were new.",
         Nothing,
         Json("Task"),
+        &[],
+    ),
+    route(
+        Method::GET,
+        "/v1/lanes",
+        Operation::ListLanes,
+        "The lanes of services that have tasks which are due, or that are paused.",
+        Nothing,
+        Json("TaskLanes"),
+        &[],
+    ),
+    route(
+        Method::GET,
+        "/v1/lanes/{namespace}/{name}",
+        Operation::GetLane,
+        "The lane of a service: its tasks that are due.",
+        Nothing,
+        Json("TaskLane"),
+        &[],
+    ),
+    route(
+        Method::PUT,
+        "/v1/lanes/{namespace}/{name}",
+        Operation::SetLane,
+        "Stop handing out the tasks of a service, or go on; what runs goes on. It holds over restarts.",
+        Json("TaskLaneChange"),
+        Json("TaskLane"),
         &[],
     ),
 ];
