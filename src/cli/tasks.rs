@@ -15,7 +15,7 @@ use crate::api::{
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  pillion tasks submit orders '{\"order\": 7}'           POST /tasks on an instance of default/orders that is fit
+  pillion tasks submit orders '{\"order\": 7}'           to a fit instance of default/orders
   pillion tasks submit shop/mail --at 2026-01-31T18:00:00Z --key mail-7 - < letter.txt
   pillion tasks submit orders --wait                    and wait until it is over
   pillion tasks list --state dead
@@ -70,9 +70,10 @@ struct Submit {
     /// What is asked for
     #[arg(long, default_value = "/tasks")]
     path: String,
+    /// How it is asked for
     #[arg(long, default_value = "POST")]
     method: String,
-    /// A header of the request, such as \"x-user: ann\"; repeatable
+    /// A header of the request, such as "x-user: ann"; repeatable
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
     /// critical, default, batch or best-effort
