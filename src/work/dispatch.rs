@@ -1,6 +1,7 @@
 //! From the queue to instances: which attempts begin when, what becomes of them, and that a slot is given back however one ends.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,16 +25,29 @@ const FORGET: Duration = Duration::from_secs(60);
 
 impl Work {
     /// Hands tasks to instances, for ever. Attempts end with it.
-    pub async fn run(self: &Arc<Self>, workers: Arc<dyn Workers>) -> std::convert::Infallible {
+    pub async fn run(self: &Arc<Self>, workers: Arc<dyn Workers>) -> Infallible {
         let _attempts = Attempts(self);
-        let mut forget = tokio::time::interval(FORGET);
+        tokio::select! {
+            never = self.hand_out(&workers) => match never {},
+            never = self.forget_forever() => match never {},
+        }
+    }
+
+    async fn hand_out(self: &Arc<Self>, workers: &Arc<dyn Workers>) -> Infallible {
         loop {
-            let next = self.start_those_due(&workers);
+            let next = self.start_those_due(workers);
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
                 () = self.changed.notified() => {}
-                _ = forget.tick() => self.forget().await,
             }
+        }
+    }
+
+    async fn forget_forever(&self) -> Infallible {
+        let mut tick = tokio::time::interval(FORGET);
+        loop {
+            tick.tick().await;
+            self.forget().await;
         }
     }
 

@@ -128,3 +128,55 @@ pub(super) fn kept_until(record: &Record) -> Millis {
     };
     record.finished.unwrap_or(0) + kept.as_millis() as Millis
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::NewTask;
+    use crate::store::Store;
+    use crate::store::embedded::{Embedded, Options};
+    use crate::work::{Query, WorkError};
+
+    fn task(key: &str) -> NewTask {
+        let text = format!("{{\"service\": \"cart\", \"key\": \"{key}\"}}");
+        serde_json::from_str(&text).expect("a task")
+    }
+
+    #[tokio::test]
+    async fn what_has_been_over_for_long_is_forgotten_with_its_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new(folder.path().join("store.redb"));
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(&options).expect("a store"));
+        let work = Work::open(Arc::clone(&store)).await.expect("opened");
+        let mut ids = Vec::new();
+        for number in 0..100 {
+            let submitted = work.submit(task(&number.to_string())).await;
+            ids.push(submitted.expect("accepted").id);
+        }
+        for id in &ids[..99] {
+            work.cancel(id).await.expect("cancelled");
+        }
+        work.forget().await;
+        assert!(work.get(&ids[0]).await.is_ok(), "it is kept for a day");
+        // As if that day were over for all but the first.
+        for id in &ids[1..99] {
+            let past = Operation::put(keys::end(1, id), "");
+            store.txn(Txn::of(vec![past])).await.expect("written");
+        }
+        work.forget().await;
+        for id in &ids[1..99] {
+            let unknown = WorkError::Unknown(id.clone());
+            assert_eq!(work.get(id).await, Err(unknown));
+        }
+        let left = work.list(&Query::default()).await.expect("listed");
+        let left: Vec<bool> = left
+            .tasks
+            .iter()
+            .map(|task| ids.contains(&task.id))
+            .collect();
+        assert_eq!(left, [true, true]);
+        // A key that is forgotten is free.
+        assert!(!work.submit(task("7")).await.expect("accepted").existed);
+        assert!(work.submit(task("99")).await.expect("accepted").existed);
+    }
+}
